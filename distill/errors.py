@@ -1,0 +1,49 @@
+"""The one error that a user's input can cause, and how a command ends on it."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+#: Exit status of a command that refuses its input before any work starts.
+EXIT_BAD_INPUT = 2
+
+
+class InputError(ValueError):
+    """Input that cannot be used: what was found, what was expected, what to do.
+
+    The message is one line, for example
+    ``--pairs: 'swen', expected SOURCE-TARGET codes such as 'sw-en': write sw-en``.
+
+    Args:
+        found: the offending value, with the file, line, key or option it came from.
+        expected: what would have been accepted.
+        remedy: what to change, as an instruction.
+    """
+
+    def __init__(self, found: str, expected: str, remedy: str) -> None:
+        self.found, self.expected, self.remedy = found, expected, remedy
+        super().__init__(" ".join(f"{found}, expected {expected}: {remedy}".split()))
+
+    def __reduce__(self) -> tuple[type, tuple[str, str, str]]:
+        # Workers of a DataLoader send exceptions by pickle, which by default replays `args`.
+        return type(self), (self.found, self.expected, self.remedy)
+
+
+@contextmanager
+def one_line_errors() -> Iterator[None]:
+    """End the process with one line and `EXIT_BAD_INPUT` on an `InputError`.
+
+    Used around a command's main function. Every rank that meets the error prints the line with
+    its rank, since on a cluster the file may be missing on one node only. Other exceptions
+    keep their traceback: they are defects, not input.
+    """
+    try:
+        yield
+    except InputError as error:
+        world_size = int(os.environ.get("WORLD_SIZE", "1"))
+        rank = f" (rank {os.environ.get('RANK', '0')} of {world_size})" if world_size > 1 else ""
+        print(f"error{rank}: {error}", file=sys.stderr, flush=True)
+        sys.exit(EXIT_BAD_INPUT)
