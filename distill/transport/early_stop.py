@@ -1,0 +1,47 @@
+"""Stopping pairs that have converged, without a device synchronisation per iteration."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+class EarlyStop:
+    """Says which pairs still iterate, and when none does.
+
+    A pair is frozen by its own error alone, so its plan does not depend on its neighbours in
+    the batch, on the batch's size, or on when the loop ends. On CUDA the question "is anyone
+    left?" is answered by an asynchronous copy that is read only once it has arrived; the loop
+    may run on for a few checks after the last pair is frozen, which changes nothing.
+    """
+
+    def __init__(self, settings_tolerance: float, check_every: int, nonempty_B: Tensor) -> None:
+        self.tolerance = settings_tolerance
+        self.check_every = check_every
+        self.active_B = nonempty_B.clone()
+        self.num_iterations_B = torch.zeros_like(nonempty_B, dtype=torch.int32)
+        self._pending: tuple[Tensor, torch.cuda.Event] | None = None
+
+    def checks_at(self, iteration: int) -> bool:
+        """Whether the error is looked at before iteration `iteration` (from 0)."""
+        return self.tolerance > 0 and iteration > 0 and iteration % self.check_every == 0
+
+    def freeze(self, error_B: Tensor) -> bool:
+        """Freeze the pairs whose error is small enough; True when surely none is left."""
+        self.active_B = self.active_B & ~(error_B <= self.tolerance)
+        if not self.active_B.is_cuda:
+            return not bool(self.active_B.any())
+        arrived = self._pending is not None and self._pending[1].query()
+        if self._pending is not None and arrived and not bool(self._pending[0]):
+            return True
+        if self._pending is None or arrived:
+            answer = torch.empty((), dtype=torch.bool, pin_memory=True)
+            answer.copy_(self.active_B.any(), non_blocking=True)
+            event = torch.cuda.Event()
+            event.record()
+            self._pending = (answer, event)
+        return False
+
+    def count(self) -> None:
+        """Count one iteration of the pairs that are not frozen."""
+        self.num_iterations_B += self.active_B.to(torch.int32)
