@@ -44,6 +44,26 @@ def sum_over_ranks(tensor: Tensor) -> Tensor:
     return total
 
 
+def gather_padded(tensor: Tensor) -> tuple[Tensor, int]:
+    """Rows (B, N, ...) of all ranks, padded with zeros to the longest N, and this rank's first row.
+
+    Ranks may differ in B and N, in nothing else. No gradient flows. Collective.
+    """
+    if world_size() == 1:
+        return tensor, 0
+    shapes = gather_objects(tuple(tensor.shape[:2]))
+    rows, width = max(shape[0] for shape in shapes), max(shape[1] for shape in shapes)
+    padded = tensor.new_zeros((rows, width, *tensor.shape[2:]))
+    padded[: tensor.shape[0], : tensor.shape[1]] = tensor.detach()
+    # Booleans travel as bytes: not every backend reduces or gathers them.
+    sent = padded.to(torch.uint8) if tensor.dtype == torch.bool else padded
+    received = [torch.empty_like(sent) for _ in shapes]
+    dist.all_gather(received, sent)
+    kept = [part[: shape[0]] for part, shape in zip(received, shapes, strict=True)]
+    first_row = sum(shape[0] for shape in shapes[: rank()])
+    return torch.cat(kept).to(tensor.dtype), first_row
+
+
 def any_rank(flag: bool, device: torch.device | str = "cpu") -> bool:
     """Whether `flag` is true on at least one rank. Collective."""
     if world_size() == 1:
@@ -59,6 +79,15 @@ def gather_objects(value: T) -> list[T]:
         return [value]
     gathered: list[Any] = [None] * world_size()
     dist.all_gather_object(gathered, value)
+    return gathered
+
+
+def gather_on_main(value: T) -> list[T] | None:
+    """`value` of every rank, in order of rank, on rank 0; None elsewhere. Collective."""
+    if world_size() == 1:
+        return [value]
+    gathered: list[Any] | None = [None] * world_size() if rank() == 0 else None
+    dist.gather_object(value, gathered, dst=0)
     return gathered
 
 

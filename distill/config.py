@@ -1,0 +1,244 @@
+"""The recipe of a training run: typed settings with their cross-checks (no torch).
+
+`distill.config_file` reads one from YAML and ``key=value`` overrides. A room that has settings of
+its own owns their dataclass; this file nests them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from pydantic import ConfigDict
+
+from distill.encoders.settings import TextSettings
+from distill.errors import InputError
+from distill.languages import SEVEN_PAIRS, parse_pair
+from distill.objectives.settings import ObjectiveSettings
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimizerSettings:
+    """AdamW and its schedule."""
+
+    learning_rate: float = 1e-4
+    """Peak learning rate."""
+    weight_decay: float = 0.0
+    """AdamW's decoupled weight decay."""
+    betas: tuple[float, float] = (0.9, 0.999)
+    """AdamW's moment decay rates."""
+    warmup_steps: int = 20
+    """Steps over which the rate rises linearly from 0."""
+    schedule: Literal["linear", "cosine", "constant"] = "linear"
+    """Decay to 0 at the last step, or none."""
+    max_grad_norm: float = 1.0
+    """Global norm that gradients are clipped to; 0 for no clipping."""
+
+    def __post_init__(self) -> None:
+        _positive("optimizer.learning_rate", self.learning_rate)
+        _not_negative("optimizer.weight_decay", self.weight_decay)
+        _not_negative("optimizer.warmup_steps", self.warmup_steps)
+        _not_negative("optimizer.max_grad_norm", self.max_grad_norm)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataSettings:
+    """Shards, their mixing and the batches cut from them."""
+
+    shards: tuple[Path, ...] = ()
+    """Directories with a manifest, as ``python -m data_shards build`` writes them."""
+    split: str = "train"
+    """Split of the shards that is trained on."""
+    micro_batch: int = 32
+    """Sentence pairs of each rank in each forward."""
+    accumulation_steps: int = 1
+    """Micro-batches whose gradients are added up before an optimizer step."""
+    num_workers: int = 1
+    """Reading processes of each rank; 0 reads in the training process."""
+    mixing: Literal["proportional", "uniform", "temperature"] = "proportional"
+    """Share of each pair: by its size, equal, or p ~ size^(1/temperature)."""
+    temperature: float = 1.0
+    """`temperature` mixing's T: 1 is proportional, large values approach uniform."""
+    weights: dict[str, float] | None = None
+    """Explicit share of each pair; replaces `mixing`."""
+
+    def __post_init__(self) -> None:
+        _positive("data.micro_batch", self.micro_batch)
+        _positive("data.accumulation_steps", self.accumulation_steps)
+        _not_negative("data.num_workers", self.num_workers)
+        _positive("data.temperature", self.temperature)
+        if self.temperature != 1.0 and self.mixing != "temperature":
+            raise InputError(
+                f"data.temperature: {self.temperature} with mixing {self.mixing}",
+                "mixing: temperature, or no temperature",
+                "set data.mixing=temperature",
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudentSettings:
+    """Where the student starts and what of it trains."""
+
+    model: str | None = None
+    """Directory or hub id the student starts from; none for the teacher itself."""
+    freeze_embeddings: bool = True
+    """Keep word embeddings fixed: most parameters of a multilingual model, little of the gain."""
+    freeze_layers: int = 0
+    """Number of first layers kept fixed."""
+    dropout: float = 0.0
+    """Dropout of the student in training; 0 keeps its tokens comparable with the teacher's."""
+    text: TextSettings | None = None
+    """Markers and lengths of a bare backbone; none for the model's own, or the teacher's."""
+
+    def __post_init__(self) -> None:
+        _not_negative("student.freeze_layers", self.freeze_layers)
+        if not 0 <= self.dropout < 1:
+            raise InputError(f"student.dropout: {self.dropout}", "0 <= dropout < 1", "lower it")
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluationSettings:
+    """Test collections and when they are run."""
+
+    collections: tuple[Path, ...] = ()
+    """Directories of collections; each is evaluated for every pair it has queries for."""
+    every_steps: int = 0
+    """Steps between evaluations inside training; 0 for before and after only."""
+    during: tuple[str, ...] = ()
+    """Names of the collections evaluated inside training; all where empty."""
+    batch_size: int = 64
+    """Texts encoded at a time on each rank."""
+    cache: Path | None = None
+    """Directory where the teacher's document embeddings are kept; none for no cache."""
+
+    def __post_init__(self) -> None:
+        _not_negative("evaluation.every_steps", self.every_steps)
+        _positive("evaluation.batch_size", self.batch_size)
+        names = [path.name for path in self.collections]
+        for name in self.during:
+            if name not in names:
+                raise InputError(
+                    f"evaluation.during: {name!r}", f"one of {', '.join(names)}", "correct the name"
+                )
+        if len(set(names)) < len(names):
+            raise InputError(
+                f"evaluation.collections: {', '.join(names)}",
+                "directories with different names",
+                "rename one: results are filed by name",
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckpointSettings:
+    """When the training state is written and what of it is kept."""
+
+    every_steps: int = 200
+    """Steps between checkpoints; 0 for none but the last."""
+    keep_last: int = 2
+    """Number of checkpoints kept."""
+    resume: Literal["auto", "never"] = "auto"
+    """Go on from the run directory's newest whole checkpoint, or refuse a used directory."""
+
+    def __post_init__(self) -> None:
+        _not_negative("checkpoint.every_steps", self.every_steps)
+        _positive("checkpoint.keep_last", self.keep_last)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LaunchSettings:
+    """What the recipe expects of the launch, and the engines' JSON files."""
+
+    num_processes: int | None = None
+    """Number of processes the recipe is meant for; another world is refused. None for any."""
+    student_deepspeed: Path | None = None
+    """DeepSpeed JSON of the student (ZeRO stage, precision), used when launched with DeepSpeed."""
+    teacher_deepspeed: Path | None = None
+    """DeepSpeed JSON of the frozen teacher (ZeRO stage 3 partitions it)."""
+    threads_per_process: int | None = None
+    """CPU threads of each process; none for the machine's cores divided by its processes."""
+    timeout_seconds: int = 600
+    """Longest wait of a collective before the run is given up."""
+
+    def __post_init__(self) -> None:
+        for name in ("num_processes", "threads_per_process", "timeout_seconds"):
+            value = getattr(self, name)
+            if value is not None:
+                _positive(f"launch.{name}", value)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """Everything a distillation run needs to know."""
+
+    __pydantic_config__ = ConfigDict(extra="forbid")
+
+    name: str = "distill"
+    """Name of the training run: its directory is ``<runs>/<name>``."""
+    runs: Path = Path("runs")
+    """Directory of training runs."""
+    seed: int = 0
+    """Seed of the sample plan, of fresh weights and of dropout."""
+    pairs: tuple[str, ...] = SEVEN_PAIRS
+    """Language pairs, source-target."""
+    teacher: str = ""
+    """Directory (or hub id) of the frozen English late-interaction encoder."""
+    allow_downloads: bool = False
+    """Whether a model may be fetched from a hub when it is no directory here."""
+    max_steps: int = 400
+    """Optimizer steps of the whole run."""
+    log_every_steps: int = 10
+    """Steps between lines in TensorBoard and, off a terminal, on the screen."""
+    data: DataSettings = field(default_factory=DataSettings)
+    """Shards, mixing and batches."""
+    student: StudentSettings = field(default_factory=StudentSettings)
+    """The query encoder that is trained."""
+    objectives: ObjectiveSettings = field(default_factory=ObjectiveSettings)
+    """Losses and their weights."""
+    optimizer: OptimizerSettings = field(default_factory=OptimizerSettings)
+    """Learning rate and schedule."""
+    evaluation: EvaluationSettings = field(default_factory=EvaluationSettings)
+    """Test collections."""
+    checkpoint: CheckpointSettings = field(default_factory=CheckpointSettings)
+    """Saving and resuming."""
+    launch: LaunchSettings = field(default_factory=LaunchSettings)
+    """Processes and engines."""
+
+    def __post_init__(self) -> None:
+        _positive("max_steps", self.max_steps)
+        _positive("log_every_steps", self.log_every_steps)
+        if not self.name or "/" in self.name or self.name.startswith("."):
+            raise InputError(f"name: {self.name!r}", "a plain directory name", "choose another")
+        if not self.pairs:
+            raise InputError("pairs: none", "at least one language pair", "name one, such as sw-en")
+        for code in self.pairs:
+            parse_pair(code, "pairs")
+        if len(set(self.pairs)) < len(self.pairs):
+            raise InputError(f"pairs: {', '.join(self.pairs)}", "each pair once", "drop the repeat")
+        if not self.teacher:
+            raise InputError(
+                "teacher: not set",
+                "a late-interaction model directory",
+                "set teacher=DIRECTORY, or train one with distill/train_teacher.py",
+            )
+        if self.optimizer.warmup_steps >= self.max_steps:
+            raise InputError(
+                f"optimizer.warmup_steps: {self.optimizer.warmup_steps}",
+                f"fewer than max_steps ({self.max_steps})",
+                "lower it or train longer",
+            )
+
+    @property
+    def run_directory(self) -> Path:
+        """Directory of this training run."""
+        return self.runs / self.name
+
+
+def _positive(name: str, value: float) -> None:
+    if not value > 0:
+        raise InputError(f"{name}: {value}", "more than 0", "raise it")
+
+
+def _not_negative(name: str, value: float) -> None:
+    if value < 0:
+        raise InputError(f"{name}: {value}", "0 or more", "raise it")

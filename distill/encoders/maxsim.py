@@ -1,0 +1,49 @@
+"""MaxSim, late interaction's score of a query and a document.
+
+Shapes: Q queries of N tokens, P documents of M tokens, D dimension.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def maxsim_scores(
+    query_QND: Tensor, query_mask_QN: Tensor, document_PMD: Tensor, document_mask_PM: Tensor
+) -> Tensor:
+    """Score (Q, P) of every query against every document (Khattab & Zaharia, equation 3).
+
+    ``S[q, p] = sum over tokens n of q of the max over tokens m of p of <q_n, p_m>``
+
+    Tokens outside a mask take no part; a document without tokens scores 0. Gradients flow to both
+    sides through the chosen maxima.
+
+    Args:
+        query_QND: float (Q, N, D), unit vectors.
+        query_mask_QN: bool (Q, N).
+        document_PMD: float (P, M, D), unit vectors.
+        document_mask_PM: bool (P, M).
+    """
+    num_queries, num_tokens, _ = query_QND.shape
+    num_documents, document_width, _ = document_PMD.shape
+    # One matrix product for the whole batch: (Q*N, D) x (D, P*M).
+    similarity = query_QND.flatten(0, 1) @ document_PMD.flatten(0, 1).T
+    similarity = similarity.view(num_queries, num_tokens, num_documents, document_width)
+    similarity = similarity.masked_fill(~document_mask_PM, float("-inf"))
+    best_QNP = similarity.amax(dim=-1)
+    empty_P = ~document_mask_PM.any(dim=1)
+    best_QNP = best_QNP.masked_fill(empty_P | ~query_mask_QN.unsqueeze(-1), 0.0)
+    return best_QNP.sum(dim=1)
+
+
+def mean_maxsim_scores(
+    query_QND: Tensor, query_mask_QN: Tensor, document_PMD: Tensor, document_mask_PM: Tensor
+) -> Tensor:
+    """`maxsim_scores` divided by the query's number of scoring tokens: in [-1, 1].
+
+    Losses use it, so that one temperature serves queries of any length; ranking does not, since a
+    constant per query changes no order.
+    """
+    scores_QP = maxsim_scores(query_QND, query_mask_QN, document_PMD, document_mask_PM)
+    return scores_QP / query_mask_QN.sum(dim=1, keepdim=True).clamp(min=1).to(torch.float32)

@@ -1,0 +1,39 @@
+"""How an encoder turns text into tokens: what a late-interaction directory records (no torch)."""
+
+from __future__ import annotations
+
+import string
+from dataclasses import dataclass
+
+from distill.errors import InputError
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextSettings:
+    """Markers, lengths and masks of queries and documents (Khattab & Zaharia, SIGIR 2020).
+
+    The names are those in PyLate's and sentence-transformers'
+    ``config_sentence_transformers.json``.
+    """
+
+    query_prefix: str = "[Q] "
+    """Marker token put after the first special token of a query; empty for none."""
+    document_prefix: str = "[D] "
+    """Marker token put after the first special token of a document; empty for none."""
+    query_length: int = 32
+    """Tokens a query is truncated to, special tokens and marker included."""
+    document_length: int = 180
+    """Tokens a document is truncated to, special tokens and marker included."""
+    do_query_expansion: bool = False
+    """Pad queries with [MASK] to `query_length`; the expansions take part in MaxSim."""
+    attend_to_expansion_tokens: bool = False
+    """Whether other tokens attend to the expansions."""
+    skiplist_words: tuple[str, ...] = tuple(string.punctuation)
+    """Tokens of a document that take no part in MaxSim; each must be one vocabulary entry."""
+
+    def __post_init__(self) -> None:
+        for name in ("query_length", "document_length"):
+            value = getattr(self, name)
+            # First and last special token, marker and one token of text.
+            if value < 4:
+                raise InputError(f"{name}: {value}", "at least 4 tokens", "raise it")
