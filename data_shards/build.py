@@ -1,0 +1,247 @@
+"""Builds shards: chunks of input → sorted runs → shards → manifest.
+
+Both passes run in parallel and leave whole files only, so that a build that was killed goes on
+where it stopped: runs and shards already there are kept, and the manifest is written last.
+The bytes that are written do not depend on the number of workers.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from data_shards.cleaning import REASONS, CleaningRules, held_out_hashes
+from data_shards.format import (
+    FORMAT_VERSION,
+    SPLITS,
+    Counts,
+    Manifest,
+    PairEntry,
+    Shard,
+    Source,
+    Split,
+    write_manifest,
+)
+from data_shards.opening import STDIN, require_file, sha256_of
+from data_shards.parallel import run_tasks
+from data_shards.partition import PairPlan, ShardTask, plan_pair
+from data_shards.readers import BitextInput, Row, read_held_out, read_rows
+from data_shards.runs import ChunkRules, open_run, pairs_in_range, write_run
+from data_shards.space import require_space
+from data_shards.tarfiles import write_shard
+from data_shards.workspace import Workspace
+from distill.errors import InputError
+from distill.languages import parse_pair
+
+#: Rows a worker cleans at once: some 5 MB of text.
+CHUNK_ROWS = 20_000
+
+
+@dataclass(frozen=True, kw_only=True)
+class BuildSettings:
+    """What to build, from what, by which rules."""
+
+    inputs: tuple[BitextInput, ...]
+    """Input files; those of one pair are concatenated in this order."""
+    output: Path
+    """Folder for the shards, made if it is missing."""
+    cleaning: CleaningRules = field(default_factory=CleaningRules)
+    """Which pairs are kept."""
+    held_out: tuple[str, ...] = ()
+    """Files of held-out sentences; pairs with one of them on either side are dropped."""
+    dev_fraction: float = 0.01
+    """Share of target sentences that go to the dev split, chosen by hash."""
+    num_shards: int = 0
+    """Training shards per pair; 0 lets `pairs_per_shard` decide."""
+    pairs_per_shard: int = 10_000
+    """Pairs in a shard, about, where `num_shards` is 0 and for the dev split."""
+    workers: int = 1
+    """Processes that clean and write."""
+    overwrite: bool = False
+    """Replace the shards of another build in `output`."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.dev_fraction < 1:
+            raise InputError(f"--dev-fraction: {self.dev_fraction}", "0 ≤ share < 1", "use 0.01")
+        for option in ("pairs_per_shard", "workers"):
+            if getattr(self, option) < 1:
+                found = f"--{option.replace('_', '-')}: {getattr(self, option)}"
+                raise InputError(found, "at least 1", "leave it out for the default")
+        if self.num_shards < 0:
+            raise InputError(f"--num-shards: {self.num_shards}", "0 or more", "leave it out")
+        if not self.inputs:
+            raise InputError("no input", "at least one --pair PAIR=FILE", "name a file of bitext")
+        for item in self.inputs:
+            parse_pair(item.pair, "--pair")
+
+    def rules(self) -> dict[str, Any]:
+        """The settings that decide what the shards contain, for the manifest."""
+        return {
+            "cleaning": asdict(self.cleaning),
+            "dev_fraction": self.dev_fraction,
+            "num_shards": self.num_shards,
+            "pairs_per_shard": self.pairs_per_shard,
+        }
+
+
+def build(settings: BuildSettings, progress: bool = True) -> tuple[Manifest, bool]:
+    """Build the shards of all pairs.
+
+    Args:
+        settings: what to build.
+        progress: show progress bars on standard error.
+
+    Returns:
+        The manifest, and whether anything was built: the same build is not done twice.
+
+    Raises:
+        InputError: bad input, no space, or another build's shards in the way.
+    """
+    for item in settings.inputs:
+        for path in item.paths:
+            require_file(path)
+    for path in settings.held_out:
+        require_file(path)
+    checksums = {
+        path: sha256_of(path) for item in settings.inputs for path in item.paths if path != STDIN
+    }
+    fingerprint = _fingerprint(settings, checksums)
+    workspace = Workspace(settings.output, fingerprint)
+    existing = workspace.existing(settings.overwrite)
+    if existing is not None:
+        return existing, False
+    require_space(settings.inputs, settings.output, settings.cleaning.malformed)
+    workspace.open()
+    held_out = held_out_hashes(text for path in settings.held_out for text in read_held_out(path))
+    rules = ChunkRules(settings.cleaning, held_out, settings.dev_fraction)
+    _write_runs(settings, workspace, rules, progress)
+    pairs = dict.fromkeys(item.pair for item in settings.inputs)
+    plans = {
+        pair: plan_pair(
+            pair,
+            [item for item in settings.inputs if item.pair == pair],
+            workspace.run_paths(pair),
+            settings.num_shards,
+            settings.pairs_per_shard,
+        )
+        for pair in pairs
+    }
+    _write_shards(plans, settings, workspace, progress)
+    entries = {
+        pair: _pair_entry(pair, plan, settings, workspace, checksums)
+        for pair, plan in plans.items()
+    }
+    manifest = Manifest(fingerprint, settings.rules(), entries)
+    write_manifest(settings.output, manifest)
+    workspace.close()
+    return manifest, True
+
+
+def _fingerprint(settings: BuildSettings, checksums: dict[str, str]) -> str:
+    inputs = [
+        asdict(item) | {"paths": [checksums.get(path, path) for path in item.paths]}
+        for item in settings.inputs
+    ]
+    held_out = [sha256_of(path) for path in settings.held_out]
+    described = [FORMAT_VERSION, settings.rules(), inputs, held_out]
+    return hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()
+
+
+def _write_runs(
+    settings: BuildSettings, workspace: Workspace, rules: ChunkRules, progress: bool
+) -> None:
+    """First pass: every chunk of every input becomes a sorted run."""
+    file_numbers: Counter[str] = Counter()
+
+    def tasks(bar: tqdm[Any]) -> Iterator[tuple[Any, ...]]:
+        for item in settings.inputs:
+            file_number = file_numbers[item.pair]
+            file_numbers[item.pair] += 1
+            rows = read_rows(item, settings.cleaning.malformed)
+            for number, chunk in enumerate(_chunks(rows)):
+                path = workspace.run_path(item.pair, file_number, number)
+                if not path.exists():
+                    yield path, file_number, item.name, chunk, rules
+                bar.update(len(chunk))
+
+    with tqdm(desc="reading", unit=" pairs", unit_scale=True, disable=not progress) as bar:
+        for _ in run_tasks(write_run, tasks(bar), settings.workers):
+            pass
+
+
+def _chunks(rows: Iterator[Row]) -> Iterator[list[Row]]:
+    while chunk := list(islice(rows, CHUNK_ROWS)):
+        yield chunk
+
+
+def write_shard_of_runs(root: Path, record: Path, task: ShardTask, run_paths: list[Path]) -> None:
+    """Second pass: gather a range of hashes from all runs and write its shard.
+
+    Leaves ``record``: the manifest's entry and the number of duplicates dropped.
+    """
+    runs = [open_run(path) for path in run_paths]
+    pairs, duplicates = pairs_in_range(runs, task.split, task.first_hash, task.last_hash)
+    shard = write_shard(root, task.name, pairs)
+    partial = record.with_name(record.name + ".partial")
+    partial.write_text(json.dumps({"shard": asdict(shard), "duplicates": duplicates}))
+    partial.replace(record)
+
+
+def _write_shards(
+    plans: dict[str, PairPlan], settings: BuildSettings, workspace: Workspace, progress: bool
+) -> None:
+    total = sum(len(plan.tasks) for plan in plans.values())
+    with tqdm(desc="writing", unit=" shards", total=total, disable=not progress) as bar:
+
+        def tasks() -> Iterator[tuple[Any, ...]]:
+            for plan in plans.values():
+                for task in plan.tasks:
+                    record = workspace.record_path(task.name)
+                    if record.exists():
+                        bar.update()
+                    else:
+                        yield settings.output, record, task, plan.runs
+
+        for _ in run_tasks(write_shard_of_runs, tasks(), settings.workers):
+            bar.update()
+
+
+def _pair_entry(
+    pair: str,
+    plan: PairPlan,
+    settings: BuildSettings,
+    workspace: Workspace,
+    checksums: dict[str, str],
+) -> PairEntry:
+    shards: dict[str, list[Shard]] = {split: [] for split in SPLITS}
+    duplicates = 0
+    for task in plan.tasks:
+        record = json.loads(workspace.record_path(task.name).read_text())
+        shards[task.split].append(Shard(**record["shard"]))
+        duplicates += record["duplicates"]
+    dropped = plan.dropped + Counter({"duplicate": duplicates})
+    splits = {
+        split: Split(sum(shard.num_pairs for shard in listed), listed)
+        for split, listed in shards.items()
+        if listed
+    }
+    codes = parse_pair(pair)
+    sources = [
+        Source(Path(path).name, checksums.get(path, ""), item.licence, item.name)
+        for item in settings.inputs
+        if item.pair == pair
+        for path in item.paths
+    ]
+    kept = sum(split.num_pairs for split in splits.values())
+    by_reason = {reason: dropped[reason] for reason in REASONS if dropped[reason]}
+    return PairEntry(
+        codes.source, codes.target, splits, sources, Counts(plan.read, kept, by_reason)
+    )

@@ -1,0 +1,142 @@
+"""Normalises a sentence pair and says why it is dropped, if it is."""
+
+from __future__ import annotations
+
+import hashlib
+import unicodedata
+from collections.abc import Iterable
+from dataclasses import dataclass, fields
+
+from distill.errors import InputError
+
+#: Reasons in the order in which they are tried; a pair is counted under the first that holds.
+REASONS = (
+    "malformed",
+    "empty",
+    "too_long",
+    "length_ratio",
+    "identical",
+    "script",
+    "language",
+    "held_out",
+    "duplicate",
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CleaningRules:
+    """What a sentence pair must satisfy to be kept."""
+
+    max_characters: int = 2000
+    """Longest side kept, in characters after normalisation."""
+    max_length_ratio: float = 9.0
+    """Largest ratio of the longer side to the shorter, in characters (9 as Moses has it)."""
+    keep_identical: bool = False
+    """Keep pairs whose two sides are the same text (names, or lines never translated)."""
+    duplicates: str = "drop"
+    """"drop": a pair that occurs again is dropped, its first line kept; "keep": all are kept."""
+    check_script: bool = False
+    """Drop pairs with a side that is mostly not in its language's script."""
+    language_identifier: str = "none"
+    """"none", or "lingua": drop pairs with a long side in another language."""
+    malformed: str = "error"
+    """"error": a line that cannot be read ends the build; "drop": it is dropped and counted."""
+
+    def __post_init__(self) -> None:
+        if self.max_characters < 1:
+            raise InputError(
+                f"max_characters: {self.max_characters}", "at least 1", "use 2000, the default"
+            )
+        if not self.max_length_ratio >= 1:
+            raise InputError(
+                f"max_length_ratio: {self.max_length_ratio}", "at least 1", "use 9, the default"
+            )
+        choices = {
+            "duplicates": ("drop", "keep"),
+            "language_identifier": ("none", "lingua"),
+            "malformed": ("error", "drop"),
+        }
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if field.name in choices and value not in choices[field.name]:
+                expected = " or ".join(choices[field.name])
+                raise InputError(f"{field.name}: {value!r}", expected, "choose one of these")
+
+
+def normalise(text: str) -> str:
+    """NFC, no control or zero-width characters, runs of white space as one blank.
+
+    Zero-width joiners stay: Marathi and Persian spelling needs them.
+    """
+    if text.isascii() and text.isprintable():
+        return " ".join(text.split())
+    text = unicodedata.normalize("NFC", text)
+    if not text.isprintable():
+        text = "".join(
+            " "
+            if character.isspace() or unicodedata.category(character) == "Cc"
+            else ""
+            if character in _INVISIBLE
+            else character
+            for character in text
+        )
+    return " ".join(text.split())
+
+
+# Byte order mark, zero-width space, word joiner, soft hyphen, direction marks.
+_INVISIBLE = frozenset("\ufeff\u200b\u2060\u00ad\u200e\u200f\u202a\u202b\u202c\u202d\u202e")
+
+
+def text_hash(*texts: str) -> int:
+    """64-bit hash of the texts, the same on every machine and in every process."""
+    joined = "\t".join(texts).encode("utf-8", "surrogatepass")
+    return int.from_bytes(hashlib.blake2b(joined, digest_size=8).digest(), "little")
+
+
+def held_out_hash(text: str) -> int:
+    """Hash of a text without case, punctuation and spacing, by which leakage is recognised."""
+    folded = unicodedata.normalize("NFKC", text).casefold()
+    kept = "".join(
+        character
+        for character in folded
+        if character.isalnum() or unicodedata.category(character).startswith("M")
+    )
+    # A text of signs alone (an emoji) is compared as it stands.
+    return text_hash(kept or folded)
+
+
+def held_out_hashes(texts: Iterable[str]) -> frozenset[int]:
+    """Hashes of held-out sentences, for `drop_reason`."""
+    return frozenset(held_out_hash(text) for text in texts if text.strip())
+
+
+def drop_reason(
+    source: str, target: str, rules: CleaningRules, held_out: frozenset[int]
+) -> str | None:
+    """Why a normalised pair is dropped by what it is alone, or None to keep it.
+
+    Duplicates, scripts and languages are judged elsewhere.
+    """
+    if not source or not target:
+        return "empty"
+    shorter, longer = sorted((len(source), len(target)))
+    if longer > rules.max_characters:
+        return "too_long"
+    if longer > rules.max_length_ratio * shorter:
+        return "length_ratio"
+    if source == target and not rules.keep_identical:
+        return "identical"
+    if held_out and (held_out_hash(source) in held_out or held_out_hash(target) in held_out):
+        return "held_out"
+    return None
+
+
+def in_dev_split(target: str, dev_fraction: float) -> bool:
+    """Whether a pair belongs to the dev split, by its target sentence alone.
+
+    All pairs with the same target sentence, in every language, fall on the same side, so that
+    nothing of dev is seen in training. Case is ignored.
+    """
+    if dev_fraction <= 0:
+        return False
+    return text_hash("split", target.casefold()) < dev_fraction * 2**64

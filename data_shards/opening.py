@@ -1,0 +1,103 @@
+"""Opens input files whatever their compression, and reports what is wrong in one line."""
+
+from __future__ import annotations
+
+import bz2
+import contextlib
+import gzip
+import hashlib
+import lzma
+import sys
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO, cast
+
+from distill.errors import InputError
+
+STDIN = "-"
+COMPRESSED_SUFFIXES = (".gz", ".xz", ".bz2", ".zst")
+
+
+def require_file(path: str) -> None:
+    """Check that an input exists and can be read, before any work starts.
+
+    Raises:
+        InputError: it does not, is a folder, or is empty.
+    """
+    if path == STDIN:
+        return
+    file = Path(path)
+    if not file.exists():
+        raise InputError(f"{path}: no such file", "a file of bitext", "correct the path")
+    if not file.is_file():
+        raise InputError(f"{path}: not a file", "a file of bitext", "name a file in it")
+    if file.stat().st_size == 0:
+        raise InputError(f"{path}: an empty file", "lines of bitext", "leave it out or fill it")
+    try:
+        file.open("rb").close()
+    except PermissionError as error:
+        raise InputError(f"{path}: no permission", "a readable file", "chmod u+r it") from error
+
+
+@contextlib.contextmanager
+def open_bytes(path: str) -> Iterator[BinaryIO]:
+    """Open a file for reading, decompressed by its suffix; "-" is standard input.
+
+    Raises:
+        InputError: the compressed data is damaged or cut off, or its reader not installed.
+    """
+    remedy = "fetch the file again, or correct its suffix"
+    try:
+        with _opener(path) as file:
+            yield file
+    except (EOFError, zlib.error, lzma.LZMAError, gzip.BadGzipFile) as error:
+        expected = f"whole {Path(path).suffix} data"
+        raise InputError(f"{path}: {error}", expected, remedy) from error
+
+
+@contextlib.contextmanager
+def _opener(path: str) -> Iterator[BinaryIO]:
+    suffix = Path(path).suffix.lower()
+    if path == STDIN:
+        yield sys.stdin.buffer
+    elif suffix == ".gz":
+        with gzip.open(path, "rb") as file:
+            yield cast(BinaryIO, file)
+    elif suffix == ".xz":
+        with lzma.open(path, "rb") as file:
+            yield cast(BinaryIO, file)
+    elif suffix == ".bz2":
+        with bz2.open(path, "rb") as file:
+            yield cast(BinaryIO, file)
+    elif suffix == ".zst":
+        with _open_zstandard(path) as file:
+            yield file
+    else:
+        with open(path, "rb") as plain:
+            yield plain
+
+
+@contextlib.contextmanager
+def _open_zstandard(path: str) -> Iterator[BinaryIO]:
+    try:
+        import zstandard
+    except ImportError as error:
+        raise InputError(
+            f"{path}: zstandard is not installed", "the package", "pip install zstandard"
+        ) from error
+    try:
+        with zstandard.open(path, "rb") as file:
+            yield file
+    except zstandard.ZstdError as error:
+        found = f"{path}: {error}"
+        raise InputError(found, "whole .zst data", "fetch the file again") from error
+
+
+def sha256_of(path: Path | str) -> str:
+    """SHA-256 of a file's bytes."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()

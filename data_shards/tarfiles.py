@@ -1,0 +1,85 @@
+"""Writes a shard and its index: a plain ustar archive, the same bytes for the same samples."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import zlib
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+
+from data_shards.format import INDEX_DTYPE, Shard, encode_sample, index_name, key_name
+
+_BLOCK = 512
+_ZEROS = bytes(_BLOCK)
+# POSIX.1-1988 ustar header: name, mode, uid, gid, size, mtime, checksum (8 spaces while it is
+# summed), type "0", link name, magic, version, owner, group, device numbers, prefix. Python's
+# tarfile takes some 20 microseconds to write one, which is the whole cost of a large build.
+_AFTER_CHECKSUM = (b"0" + bytes(100) + b"ustar\x0000").ljust(_BLOCK - 156, b"\x00")
+_MODE_AND_OWNER = b"0000644\x000000000\x000000000\x00"
+_MODIFIED = b"00000000000\x00"
+
+
+def tar_header(name: str, size: int) -> bytes:
+    """The 512-byte header of a regular file: mode 0644, owner 0, modified at 0."""
+    encoded = name.encode("ascii")
+    if len(encoded) > 100:
+        raise ValueError(f"{name}: longer than the 100 bytes of a ustar name")
+    before = encoded.ljust(100, b"\x00") + _MODE_AND_OWNER + b"%011o\x00" % size + _MODIFIED
+    checksum = sum(before) + sum(_AFTER_CHECKSUM) + 8 * ord(" ")
+    return before + b"%06o\x00 " % checksum + _AFTER_CHECKSUM
+
+
+def stored_bytes(payload_bytes: int) -> int:
+    """Bytes that a member takes in a tar: its header and the payload in whole blocks."""
+    return _BLOCK + -(-payload_bytes // _BLOCK) * _BLOCK
+
+
+def write_shard(root: Path, name: str, samples: Iterable[tuple[int, str, str, str]]) -> Shard:
+    """Write one shard and its index; neither has its final name before it is whole.
+
+    Args:
+        root: folder of the build.
+        name: path of the tar below `root`.
+        samples: (key, source, target, origin) in the order they are to be stored.
+
+    Returns:
+        The manifest's entry for the shard.
+    """
+    path = root / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(path.name + ".partial")
+    digest = hashlib.sha256()
+    rows: list[tuple[int, int, int, int, int, int]] = []
+    offset = 0
+    with partial.open("wb", buffering=1 << 20) as file:
+        for key, source, target, origin in samples:
+            payload = encode_sample(source, target, origin)
+            size = len(payload)
+            member = tar_header(f"{key_name(key)}.json", size) + payload + _ZEROS[: -size % _BLOCK]
+            file.write(member)
+            digest.update(member)
+            crc32 = zlib.crc32(payload)
+            rows.append((key, offset + _BLOCK, size, crc32, len(source), len(target)))
+            offset += len(member)
+        # The end of an archive is two empty blocks.
+        file.write(_ZEROS * 2)
+        digest.update(_ZEROS * 2)
+        file.flush()
+        os.fsync(file.fileno())
+    index_sha256 = _write_index(root / index_name(name), np.array(rows, dtype=INDEX_DTYPE))
+    partial.replace(path)
+    return Shard(name, len(rows), offset + 2 * _BLOCK, digest.hexdigest(), index_sha256)
+
+
+def _write_index(path: Path, index: np.ndarray) -> str:
+    partial = path.with_name(path.name + ".partial")
+    with partial.open("wb") as file:
+        np.save(file, index)
+        file.flush()
+        os.fsync(file.fileno())
+    digest = hashlib.sha256(partial.read_bytes()).hexdigest()
+    partial.replace(path)
+    return digest
