@@ -1,0 +1,227 @@
+"""What retrieval is measured on: documents, queries per language pair, relevance judgments.
+
+`load_collection` reads any layout that `distill.evaluation.readers` knows; this file holds the
+interface they fill and the checks that every collection passes before anything is encoded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from distill.errors import InputError
+from distill.languages import SEVEN_PAIRS, parse_pair
+
+Texts = dict[str, str]
+Qrels = dict[str, dict[str, int]]
+
+
+@dataclass
+class Collection:
+    """Documents in one language and, for each pair, queries with judgments.
+
+    Attributes:
+        name: used in paths and tables.
+        documents: document id → text.
+        queries: pair such as ``sw-en`` → query id → text.
+        qrels: pair → query id → document id → relevance (trec_eval's: above 0 is relevant).
+        english_queries: pair → query id → the same query in the documents' language, the upper
+            bound `teacher_english`; empty where the collection has none.
+        notes: what a reader should know (unjudged queries, empty documents, ids not in the
+            collection), one sentence each; printed with the results.
+    """
+
+    name: str
+    documents: Texts
+    queries: dict[str, Texts]
+    qrels: dict[str, Qrels]
+    english_queries: dict[str, Texts] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def pairs(self) -> list[str]:
+        """The language pairs that have queries, in the collection's order."""
+        return list(self.queries)
+
+    def judged_queries(self, pair: str) -> Texts:
+        """The queries of `pair` that have judgments: those trec_eval counts."""
+        qrels = self.qrels[pair]
+        return {query: text for query, text in self.queries[pair].items() if query in qrels}
+
+
+def load_collection(
+    path: str | Path,
+    name: str | None = None,
+    pairs: Iterable[str] | None = None,
+    document_language: str = "en",
+    strict: bool = True,
+) -> Collection:
+    """Read a collection and check it.
+
+    Args:
+        path: a directory in the plain JSONL, BEIR or TREC layout (see
+            `distill.evaluation.readers`), or ``ir_datasets:ID``.
+        name: the collection's name; the directory's by default.
+        pairs: the pairs to keep, all by default.
+        document_language: code of the documents' language, the second half of every pair.
+        strict: refuse judgments of unknown documents and empty documents; otherwise they are
+            reported in `Collection.notes` and count as trec_eval counts them.
+
+    Raises:
+        InputError: the layout is none of those, a line cannot be read, or `check` refuses it.
+    """
+    from distill.evaluation.readers import read
+
+    wanted = [str(parse_pair(pair, "pair of the collection")) for pair in pairs or ()]
+    collection = read(path, document_language)
+    if name is not None:
+        collection.name = name
+    if wanted:
+        collection = select_pairs(collection, wanted)
+    check(collection, strict)
+    return collection
+
+
+def order_pairs(languages: Iterable[str], document_language: str) -> list[tuple[str, str]]:
+    """(pair, query language) of `languages`: the seven in their order, then the rest by code."""
+    pairs = {f"{language}-{document_language}": language for language in languages}
+    known = [pair for pair in SEVEN_PAIRS if pair in pairs]
+    return [(pair, pairs[pair]) for pair in known + sorted(set(pairs) - set(known))]
+
+
+def select_pairs(collection: Collection, pairs: Iterable[str]) -> Collection:
+    """The collection with `pairs` only, in that order; unknown pairs are refused by name."""
+    pairs = list(pairs)
+    for pair in pairs:
+        if pair not in collection.queries:
+            raise InputError(
+                f"collection {collection.name}: no queries for {pair}",
+                "one of " + ", ".join(collection.pairs),
+                f"add a queries file for {pair} or leave the pair out",
+            )
+    english = collection.english_queries
+    return Collection(
+        collection.name,
+        collection.documents,
+        {pair: collection.queries[pair] for pair in pairs},
+        {pair: collection.qrels.get(pair, {}) for pair in pairs},
+        {pair: english[pair] for pair in pairs if pair in english},
+        list(collection.notes),
+    )
+
+
+def check(collection: Collection, strict: bool = True) -> None:
+    """Refuse, or report in its notes, what would make a collection's numbers wrong.
+
+    Raises:
+        InputError: no documents, no pair, a pair without queries or judgments, ids with white
+            space (a run file could not name them), an empty query; with `strict` also empty
+            documents and judgments of documents that are not there.
+    """
+    name = f"collection {collection.name}"
+    if not collection.documents:
+        raise InputError(f"{name}: 0 documents", "at least one", "check the documents file")
+    if not collection.queries:
+        raise InputError(f"{name}: no queries", "queries for at least one pair", "add a file")
+    _check_ids(name, "document", collection.documents)
+    _report(
+        collection,
+        strict,
+        [document for document, text in collection.documents.items() if not text.strip()],
+        "empty documents",
+        "text in every document",
+        "remove them or load with strict off",
+    )
+    for pair, queries in collection.queries.items():
+        parse_pair(pair, name)
+        _check_pair(collection, pair, queries, strict)
+
+
+def _check_pair(collection: Collection, pair: str, queries: Texts, strict: bool) -> None:
+    name = f"collection {collection.name}, {pair}"
+    qrels = collection.qrels.get(pair, {})
+    if not queries:
+        raise InputError(f"{name}: 0 queries", "at least one", "add queries or drop the pair")
+    if not qrels:
+        raise InputError(f"{name}: no judgments", "a qrels file", "add one or drop the pair")
+    _check_ids(name, "query", queries)
+    empty = [query for query, text in queries.items() if not text.strip()]
+    if empty:
+        raise InputError(f"{name}: empty query {_some(empty)}", "text", "remove or fill it")
+    unknown = [query for query in qrels if query not in queries]
+    if unknown:
+        raise InputError(
+            f"{name}: qrels judge unknown queries {_some(unknown)}",
+            "ids of the queries file",
+            "add the queries or remove those judgments",
+        )
+    absent = dict.fromkeys(
+        document
+        for judgments in qrels.values()
+        for document in judgments
+        if document not in collection.documents
+    )
+    _report(
+        collection,
+        strict,
+        list(absent),
+        f"qrels of {pair} judge unknown documents",
+        "ids of the documents file",
+        "add the documents, remove those judgments, or load with strict off",
+    )
+    _note_queries(collection, pair, queries, qrels)
+    english = collection.english_queries.get(pair)
+    if english is not None:
+        missing = [query for query in queries if query in qrels and query not in english]
+        if missing:
+            raise InputError(
+                f"{name}: no English original of {_some(missing)}",
+                "one for every judged query",
+                "complete the English queries file or remove it",
+            )
+
+
+def _note_queries(collection: Collection, pair: str, queries: Texts, qrels: Qrels) -> None:
+    unjudged = sum(query not in qrels for query in queries)
+    if unjudged:
+        collection.notes.append(
+            f"{pair}: {unjudged} of {len(queries)} queries have no judgments and are not counted"
+        )
+    hopeless = [query for query, judged in qrels.items() if max(judged.values(), default=0) <= 0]
+    if hopeless:
+        collection.notes.append(
+            f"{pair}: {len(hopeless)} queries without a relevant document count as 0"
+            f" ({_some(hopeless)})"
+        )
+
+
+def _check_ids(name: str, kind: str, texts: Mapping[str, str]) -> None:
+    for identifier in texts:
+        if not identifier or len(identifier.split()) != 1 or identifier != identifier.strip():
+            raise InputError(
+                f"{name}: {kind} id {identifier!r}",
+                "an id without white space, as run files need",
+                "rename it",
+            )
+
+
+def _report(
+    collection: Collection,
+    strict: bool,
+    offending: list[str],
+    what: str,
+    expected: str,
+    remedy: str,
+) -> None:
+    if not offending:
+        return
+    found = f"{what}: {_some(offending)}"
+    if strict:
+        raise InputError(f"collection {collection.name}: {found}", expected, remedy)
+    collection.notes.append(found)
+
+
+def _some(identifiers: list[str], limit: int = 5) -> str:
+    shown = ", ".join(identifiers[:limit])
+    return shown if len(identifiers) <= limit else f"{shown} and {len(identifiers) - limit} more"

@@ -1,0 +1,67 @@
+"""Token embeddings of many texts without padding.
+
+Shapes: P texts, T tokens of all texts together, D dimension; B texts and N tokens of a batch.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class PackedEmbeddings:
+    """The scoring tokens of P texts, one after the other.
+
+    Attributes:
+        vectors: (T, D), float32 or float16; may be a memory-mapped file.
+        lengths: int64 (P,), tokens per text, summing to T.
+        texts: int64 (P,), each row's position in the list of texts that was encoded. Rows are
+            sorted by length: texts of one length are one (P', N, D) block without padding.
+    """
+
+    vectors: Tensor
+    lengths: Tensor
+    texts: Tensor
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    @property
+    def offsets(self) -> Tensor:
+        """int64 (P + 1,): text p's tokens are ``vectors[offsets[p]:offsets[p + 1]]``."""
+        zero = torch.zeros(1, dtype=torch.int64)
+        return torch.cat([zero, self.lengths.cumsum(0)])
+
+    def rows(self) -> dict[int, Tensor]:
+        """Position in the list of texts → that text's (N, D) vectors, as views."""
+        parts = torch.split(self.vectors, self.lengths.tolist())
+        return dict(zip(self.texts.tolist(), parts, strict=True))
+
+
+def pack(embeddings_BND: Tensor, mask_BN: Tensor) -> tuple[Tensor, Tensor]:
+    """Drop padding: ((T, D) vectors of the tokens where the mask is true, (B,) lengths)."""
+    mask_BN = mask_BN.bool()
+    return embeddings_BND[mask_BN], mask_BN.sum(dim=1)
+
+
+def sort_by_length(packed: PackedEmbeddings) -> PackedEmbeddings:
+    """The same texts, shortest first, texts of one length in their previous order."""
+    lengths = packed.lengths
+    if bool((lengths[1:] >= lengths[:-1]).all()):
+        return packed
+    order = torch.argsort(lengths, stable=True)
+    rows = torch.split(packed.vectors, lengths.tolist())
+    vectors = torch.cat([rows[row] for row in order.tolist()])
+    return PackedEmbeddings(vectors, lengths[order], packed.texts[order])
+
+
+def from_rows(rows: list[Tensor], dimension: int = 0) -> PackedEmbeddings:
+    """Pack a list of (N_p, D) vectors, one item per text; `dimension` is D of an empty list."""
+    if not rows:
+        empty = torch.zeros(0, dtype=torch.int64)
+        return PackedEmbeddings(torch.zeros(0, dimension), empty, empty)
+    lengths = torch.tensor([len(row) for row in rows], dtype=torch.int64)
+    return sort_by_length(PackedEmbeddings(torch.cat(rows), lengths, torch.arange(len(rows))))

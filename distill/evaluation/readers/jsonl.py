@@ -1,0 +1,103 @@
+"""The plain JSONL layout.
+
+    docs.jsonl             {"id": "d1", "text": "...", "title": "..." (optional)}
+    queries-sw.jsonl       {"id": "q1", "text": "..."}; one file per language
+    queries-en.jsonl       the same queries in the documents' language (optional)
+    queries-sw.en.jsonl    those of one pair, where pairs differ in queries (optional)
+    qrels.tsv              query 0 document relevance; for all languages, or
+    qrels-sw.tsv           for one
+
+Any of them may be compressed (``.gz``).
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from distill.errors import InputError
+from distill.evaluation.collections import Collection, Qrels, Texts, order_pairs
+from distill.evaluation.readers.lines import add_unique, read_json_lines, text_field
+from distill.evaluation.readers.qrels import read_qrels
+
+_QUERIES = re.compile(r"queries-([A-Za-z]{2,3}(?:_[A-Za-z0-9]{2,4})?)(\.[A-Za-z_]+)?\.jsonl(\.gz)?")
+
+
+def is_layout(directory: Path) -> bool:
+    """Whether the directory has a ``docs.jsonl``."""
+    return _existing(directory / "docs.jsonl") is not None
+
+
+def read(directory: Path, document_language: str = "en") -> Collection:
+    """Read the layout above, unchecked.
+
+    A shared ``qrels.tsv`` is restricted, per pair, to the queries that the pair has; a query
+    that no language has stays in every pair's qrels, where `collections.check` refuses it.
+    """
+    documents = _read_documents(directory)
+    queries: dict[str, Texts] = {}
+    originals: dict[str, Texts] = {}
+    for path in sorted(directory.glob("queries-*.jsonl*")):
+        match = _QUERIES.fullmatch(path.name)
+        if match is None:
+            raise InputError(f"{path}: file name", "queries-XX.jsonl", "rename or remove it")
+        (originals if match[2] else queries)[match[1]] = _read_queries(path)
+    shared_original = queries.pop(document_language, None)
+    if not queries:
+        raise InputError(
+            f"{directory}: no queries-XX.jsonl", "one per query language", "add the queries"
+        )
+    collection = Collection(directory.resolve().name, documents, {}, {})
+    shared = _existing(directory / "qrels.tsv")
+    shared_qrels = read_qrels(shared) if shared else {}
+    everywhere = set().union(*queries.values())
+    for pair, language in order_pairs(queries, document_language):
+        texts = queries[language]
+        collection.queries[pair] = texts
+        own = _existing(directory / f"qrels-{language}.tsv")
+        collection.qrels[pair] = (
+            read_qrels(own) if own else _restrict(shared_qrels, texts, everywhere)
+        )
+        original = originals.get(language, shared_original)
+        if original is not None:
+            collection.english_queries[pair] = {
+                query: original[query] for query in texts if query in original
+            }
+    return collection
+
+
+def _restrict(qrels: Qrels, texts: Texts, everywhere: set[str]) -> Qrels:
+    return {
+        query: judgments
+        for query, judgments in qrels.items()
+        if query in texts or query not in everywhere
+    }
+
+
+def _read_documents(directory: Path) -> Texts:
+    path = _existing(directory / "docs.jsonl")
+    if path is None:
+        raise InputError(f"{directory}: no docs.jsonl", "the documents", "add the file")
+    documents: Texts = {}
+    for where, record in read_json_lines(path):
+        text = text_field(record, "text", where)
+        title = text_field(record, "title", where) if record.get("title") else ""
+        add_unique(
+            documents, text_field(record, "id", where), f"{title} {text}" if title else text, where
+        )
+    return documents
+
+
+def _read_queries(path: Path) -> Texts:
+    queries: Texts = {}
+    for where, record in read_json_lines(path):
+        identifier = text_field(record, "id", where)
+        add_unique(queries, identifier, text_field(record, "text", where), where)
+    return queries
+
+
+def _existing(path: Path) -> Path | None:
+    for candidate in (path, path.with_name(path.name + ".gz")):
+        if candidate.is_file():
+            return candidate
+    return None

@@ -1,0 +1,63 @@
+"""Relevance judgments: TREC's four columns, BEIR's three."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from distill.errors import InputError
+from distill.evaluation.collections import Qrels
+from distill.evaluation.readers.lines import read_lines
+
+
+def read_qrels(path: Path) -> Qrels:
+    """Read judgments: ``query 0 document relevance`` or ``query document relevance``.
+
+    Columns are separated by white space; BEIR's header line is skipped. Graded and negative
+    relevance are kept as they are (trec_eval: above 0 is relevant, below 0 is unjudged).
+
+    Returns:
+        Query id → document id → relevance.
+
+    Raises:
+        InputError: a line of another form, a relevance that is no integer, the same document
+            judged twice for a query (trec_eval refuses that too).
+    """
+    qrels: Qrels = {}
+    for number, (where, line) in enumerate(read_lines(path)):
+        columns = line.split()
+        if number == 0 and columns[-1] in ("score", "relevance", "rel", "label"):
+            continue
+        if len(columns) not in (3, 4):
+            raise InputError(
+                f"{where}: {len(columns)} columns",
+                "query 0 document relevance",
+                "separate four columns by white space",
+            )
+        query, document, relevance = columns[0], columns[-2], columns[-1]
+        try:
+            value = int(relevance)
+        except ValueError as error:
+            raise InputError(
+                f"{where}: relevance {relevance!r}", "an integer", "write 0, 1, 2 …"
+            ) from error
+        judgments = qrels.setdefault(query, {})
+        if document in judgments:
+            raise InputError(
+                f"{where}: document {document} judged again for query {query}",
+                "one judgment each",
+                "remove one of them",
+            )
+        judgments[document] = value
+    return qrels
+
+
+def write_qrels(path: Path, qrels: Mapping[str, Mapping[str, int]]) -> None:
+    """Write judgments in TREC's four columns."""
+    path.write_text("".join(_lines(qrels)), encoding="utf-8")
+
+
+def _lines(qrels: Mapping[str, Mapping[str, int]]) -> Iterable[str]:
+    for query, judgments in qrels.items():
+        for document, relevance in judgments.items():
+            yield f"{query} 0 {document} {relevance}\n"

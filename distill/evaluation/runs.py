@@ -1,0 +1,116 @@
+"""Runs in TREC's sense: for each query the ranked documents with their scores.
+
+trec_eval ranks by score in single precision, equal scores by document id, the greater id (as
+bytes) first; the rank column of a file is ignored. Everything here follows that, so that a run,
+its file and its measures never disagree.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from distill.errors import InputError
+from distill.evaluation.readers.lines import read_lines
+
+#: Query id → document id → score, what pytrec_eval and ir-measures take.
+RunScores = dict[str, dict[str, float]]
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """The best documents of one query, best first.
+
+    Attributes:
+        documents: document ids.
+        scores: float32, as many.
+    """
+
+    documents: list[str]
+    scores: np.ndarray
+
+
+Run = dict[str, Ranking]
+
+
+def tie_order(documents: Sequence[str]) -> list[int]:
+    """Positions of `documents` in the order that trec_eval gives to equal scores."""
+    encoded = [document.encode() for document in documents]
+    return sorted(range(len(encoded)), key=encoded.__getitem__, reverse=True)
+
+
+def run_scores(run: Mapping[str, Ranking]) -> RunScores:
+    """The run as nested dictionaries."""
+    return {
+        query: dict(zip(ranking.documents, ranking.scores.tolist(), strict=True))
+        for query, ranking in run.items()
+    }
+
+
+def rank(scores: Mapping[str, float], depth: int | None = None) -> Ranking:
+    """Rank one query's documents as trec_eval does."""
+    documents = list(scores)
+    values = np.array([scores[document] for document in documents], dtype=np.float32)
+    ties = np.empty(len(documents), dtype=np.int64)
+    ties[tie_order(documents)] = np.arange(len(documents))
+    order = np.lexsort((ties, -values))[:depth]
+    return Ranking([documents[i] for i in order], values[order])
+
+
+def write_run(path: Path, run: Mapping[str, Ranking], tag: str) -> None:
+    """Write a run file: ``query Q0 document rank score tag``, atomically.
+
+    Scores are written with nine digits, which give the same single precision number when read.
+    """
+    partial = path.with_name(path.name + ".partial")
+    with partial.open("w", encoding="utf-8") as file:
+        for query, ranking in run.items():
+            file.write(
+                "".join(
+                    f"{query} Q0 {document} {place} {score:.9g} {tag}\n"
+                    for place, (document, score) in enumerate(
+                        zip(ranking.documents, ranking.scores.tolist(), strict=True), start=1
+                    )
+                )
+            )
+    os.replace(partial, path)
+
+
+def read_run(path: Path) -> Run:
+    """Read a run file, ranked as trec_eval ranks it.
+
+    Raises:
+        InputError: a line of another form, a score that is no finite number, a document that is
+            ranked twice for a query.
+    """
+    scores: RunScores = {}
+    for where, line in read_lines(path):
+        columns = line.split()
+        if len(columns) != 6:
+            raise InputError(
+                f"{where}: {len(columns)} columns",
+                "query Q0 document rank score tag",
+                "separate six columns by white space",
+            )
+        query, _, document, _, text, _ = columns
+        try:
+            score = float(text)
+        except ValueError:
+            score = float("nan")
+        if not np.isfinite(score):
+            raise InputError(f"{where}: score {text!r}", "a finite number", "repair the run")
+        ranked = scores.setdefault(query, {})
+        if document in ranked:
+            raise InputError(
+                f"{where}: document {document} again for query {query}",
+                "each document once per query",
+                "remove one of the lines",
+            )
+        ranked[document] = score
+    if not scores:
+        raise InputError(f"{path}: no lines", "a run", "check the file")
+    return {query: rank(ranked) for query, ranked in scores.items()}

@@ -1,0 +1,169 @@
+"""A retrieval system under evaluation, and the encoded documents that systems share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from distill import collectives
+from distill.errors import InputError
+from distill.evaluation.collections import Collection
+from distill.evaluation.embedding_cache import EmbeddingCache
+from distill.evaluation.embeddings import PackedEmbeddings
+from distill.evaluation.encoding import Encode, encode_texts
+from distill.evaluation.runs import Run, tie_order
+
+if TYPE_CHECKING:
+    from distill.encoders.text import TextEncoder
+
+
+@dataclass(frozen=True)
+class System:
+    """A query encoder that searches the shared documents.
+
+    Attributes:
+        name: in paths and tables: teacher_zero_shot, teacher_english, student …
+        encode_query: tokens → (B, N, D) unit vectors; in eval mode when evaluation runs.
+        text: tokenises queries.
+        english: search with the English originals of the queries (the upper bound).
+        frozen: the encoder does not change between evaluations, so that its runs are computed
+            once per index and reported again at later steps.
+    """
+
+    name: str
+    encode_query: Encode
+    text: TextEncoder
+    english: bool = False
+    frozen: bool = False
+
+
+@dataclass
+class DocumentIndex:
+    """A collection's documents as the teacher encodes them; vectors on rank 0 only.
+
+    Texts are encoded once each: documents with equal text share a score, so that trec_eval's
+    rule for ties decides between them.
+
+    Attributes:
+        collection: whose documents these are.
+        document_ids: in the order in which ties are broken.
+        segments: embeddings of the distinct texts; empty on ranks other than 0.
+        num_texts: number of distinct texts.
+        text_of_document: int64, for each of `document_ids` its text.
+        runs: runs of frozen systems, (system, pair) → run.
+    """
+
+    collection: Collection
+    document_ids: list[str]
+    segments: list[PackedEmbeddings]
+    num_texts: int
+    text_of_document: Tensor
+    runs: dict[tuple[str, str], Run] = field(default_factory=dict)
+
+    def document_scores(self, scores_QP: Tensor) -> Tensor:
+        """Scores of texts (Q, P) → scores of documents (Q, documents), in tie order."""
+        return scores_QP[:, self.text_of_document.to(scores_QP.device)]
+
+
+def index_documents(
+    collection: Collection,
+    encode: Encode,
+    text: TextEncoder,
+    *,
+    cache_directory: str | Path | None = None,
+    model_key: str | None = None,
+    batch_size: int = 64,
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype = torch.float32,
+    should_stop: Callable[[], bool] | None = None,
+    progress: Callable[[int], object] | None = None,
+) -> DocumentIndex:
+    """Encode a collection's documents on all ranks, or find them in the cache. Collective.
+
+    Args:
+        encode: the teacher: tokens → (B, N, D) unit vectors.
+        text: tokenises documents.
+        cache_directory: where embeddings are kept between commands; on rank 0's machine.
+        model_key: identity of the teacher (`distill.encoders.directory.encoder_hash`); required
+            with a cache.
+        dtype: float32, or float16 at half the space and with scores that differ by about 1e-3.
+
+    Raises:
+        InputError: a cache without a key, or one that cannot be written; on all ranks.
+        EvaluationStoppedError: see `encode_texts`.
+    """
+    if cache_directory is not None and not model_key:
+        raise InputError("cache_directory without model_key", "the model's hash", "pass it")
+    order = tie_order(list(collection.documents))
+    document_ids = list(collection.documents)
+    document_ids = [document_ids[i] for i in order]
+    position_of: dict[str, int] = {}
+    text_of_document = [
+        position_of.setdefault(collection.documents[document], len(position_of))
+        for document in document_ids
+    ]
+    texts = list(position_of)
+    cache = None
+    if cache_directory is not None:
+        cache = EmbeddingCache(cache_directory, f"{model_key} {text.settings} {dtype} document")
+    segments, missing = _look_up(cache, texts)
+    if missing:
+        missing_texts = [texts[i] for i in missing]
+        encoded = encode_texts(
+            encode, text.documents, missing_texts, batch_size, device, should_stop, progress
+        )
+        segments += on_main(lambda: _store(cache, missing_texts, missing, encoded, dtype)) or []
+    return DocumentIndex(
+        collection, document_ids, segments, len(texts), torch.tensor(text_of_document)
+    )
+
+
+def _look_up(
+    cache: EmbeddingCache | None, texts: Sequence[str]
+) -> tuple[list[PackedEmbeddings], list[int]]:
+    """What rank 0's cache has, and the positions it lacks, the same on every rank."""
+    segments: list[PackedEmbeddings] = []
+    missing = list(range(len(texts)))
+    if cache is not None:
+        if collectives.rank() == 0:
+            segments, missing = cache.find(texts)
+        missing = collectives.broadcast_object(missing)
+    return segments, missing
+
+
+def _store(
+    cache: EmbeddingCache | None,
+    texts: list[str],
+    positions: list[int],
+    encoded: PackedEmbeddings | None,
+    dtype: torch.dtype,
+) -> list[PackedEmbeddings]:
+    assert encoded is not None
+    encoded = PackedEmbeddings(encoded.vectors.to(dtype), encoded.lengths, encoded.texts)
+    if cache is not None:
+        cache.add(texts, encoded)
+    placed = torch.tensor(positions, dtype=torch.int64)[encoded.texts]
+    return [PackedEmbeddings(encoded.vectors, encoded.lengths, placed)]
+
+
+def on_main(work: Callable[[], Any]) -> Any:
+    """Do `work` on rank 0; what it raises as input or system error is raised on every rank.
+
+    Returns:
+        On rank 0 the result, elsewhere None. Collective.
+    """
+    result, failure = None, None
+    if collectives.rank() == 0:
+        try:
+            result = work()
+        except (InputError, OSError) as error:
+            failure = error
+    failure = collectives.broadcast_object(failure)
+    if failure is not None:
+        raise failure
+    return result
