@@ -150,7 +150,6 @@ def _runs(
     found = search(
         embeddings,
         index.segments,
-        index.num_texts,
         index.document_scores,
         depth,
         device=device,

@@ -26,38 +26,45 @@ _QUERY_TOKENS = 512
 def search_scores(
     queries: PackedEmbeddings,
     segments: Sequence[PackedEmbeddings],
-    num_texts: int,
     *,
     device: torch.device | str = "cpu",
     memory_mib: int = 512,
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """MaxSim of all queries with all texts, a block of queries at a time.
 
-    ``S[q, p] = sum over tokens n of q of the max over tokens m of p of <q_n, p_m>``
+    ``S[p, q] = sum over tokens n of q of the max over tokens m of p of <q_n, p_m>``
     (Khattab & Zaharia, SIGIR 2020, equation 3); a text without tokens scores 0.
 
     Args:
         queries: the queries' tokens.
-        segments: the texts' tokens, in any number of parts; `texts` of each part say which of
-            the `num_texts` columns its rows are.
-        num_texts: P.
+        segments: the texts' tokens, in any number of parts.
         device: where products are computed; blocks are copied there.
         memory_mib: bound on the buffers of search, in MiB; the embeddings are not counted and
             may be memory-mapped files.
 
     Yields:
-        (Q',) positions of queries and their float32 scores (Q', P), on `device`. The score
-        buffer is used again for the next block.
+        (Q',) positions of queries and float32 scores (P, Q') of the texts, on `device`, whose
+        rows are the segments' rows, one segment after the other.
     """
+    num_texts = sum(len(segment) for segment in segments)
     budget = memory_mib * (1 << 20) // 4  # in float32 numbers
-    block = max(1, budget // 2 // max(num_texts, 1))
+    # Half for the products; of the other half the scores take a third here, and their
+    # rearrangement by document and by rank the rest.
+    block = max(1, budget // 6 // max(num_texts, 1))
+    buffer = min(_CPU_BUFFER, budget // 2) if _is_cpu(device) else budget // 2
     for positions, query_UD, indicator_UQ in _query_blocks(queries, block, device):
-        scores_QP = torch.zeros(len(positions), num_texts, device=device)
-        buffer = _CPU_BUFFER if torch.device(device).type == "cpu" else budget // 2
+        scores_PQ = torch.zeros(num_texts, len(positions), device=device)
+        row = 0
         for segment in segments:
-            for texts, best_PU in _best_matches(query_UD, segment, min(buffer, budget // 2)):
-                scores_QP[:, texts] = (best_PU @ indicator_UQ).T
-        yield positions, scores_QP
+            for start, best_PU in _best_matches(query_UD, segment, buffer):
+                rows = scores_PQ[row + start : row + start + len(best_PU)]
+                torch.mm(best_PU, indicator_UQ, out=rows)
+            row += len(segment)
+        yield positions, scores_PQ
+
+
+def _is_cpu(device: torch.device | str) -> bool:
+    return torch.device(device).type == "cpu"
 
 
 def _query_blocks(
@@ -83,8 +90,8 @@ def _query_blocks(
 
 def _best_matches(
     query_UD: Tensor, segment: PackedEmbeddings, buffer_size: int
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """(text positions, (P', U) greatest similarity of each query token) block by block."""
+) -> Iterator[tuple[int, Tensor]]:
+    """(first row, (P', U) greatest similarity of each query token) block by block."""
     num_tokens = len(query_UD)
     query_DU = query_UD.T.contiguous()
     buffer = query_UD.new_empty(0)
@@ -102,8 +109,7 @@ def _best_matches(
                 buffer = query_UD.new_empty(size)
             similarity_TU = buffer[:size].view(-1, num_tokens)
             torch.mm(tokens_TD, query_DU, out=similarity_TU)
-            best_PU = similarity_TU.view(stop - start, length, num_tokens).amax(dim=1)
-            yield segment.texts[start:stop].to(query_UD.device), best_PU
+            yield start, similarity_TU.view(stop - start, length, num_tokens).amax(dim=1)
 
 
 def _same_length(lengths: Tensor) -> Iterator[tuple[int, int, int]]:
@@ -135,7 +141,6 @@ def best(scores_QP: Tensor, depth: int) -> list[tuple[Tensor, Tensor]]:
 def search(
     queries: PackedEmbeddings,
     segments: Sequence[PackedEmbeddings],
-    num_texts: int,
     to_documents: Callable[[Tensor], Tensor],
     depth: int,
     *,
@@ -145,21 +150,17 @@ def search(
     """Rank documents for every query.
 
     Args:
-        to_documents: scores of texts (Q', P) → scores of documents in tie order (Q', documents);
-            duplicates share a text, a long document is the best of its passages.
+        to_documents: scores of the segments' rows (P, Q') → scores of documents in tie order
+            (Q', documents); duplicates share a row, a long document is the best of its passages.
         depth: documents kept per query.
 
     Returns:
         Query position → (document positions in tie order, float32 scores), best first.
-
-    Raises:
-        ValueError: a score is not finite, so some embedding was not.
     """
     found: dict[int, tuple[Tensor, Tensor]] = {}
-    blocks = search_scores(queries, segments, num_texts, device=device, memory_mib=memory_mib)
-    for positions, scores_QP in blocks:
-        if not bool(torch.isfinite(scores_QP).all()):
-            raise ValueError(f"scores of query {int(positions[0])} and later are not finite")
-        documents = best(to_documents(scores_QP), depth)
-        found.update(zip(positions.tolist(), documents, strict=True))
+    for positions, scores_PQ in search_scores(
+        queries, segments, device=device, memory_mib=memory_mib
+    ):
+        ranked = best(to_documents(scores_PQ), depth)
+        found.update(zip(positions.tolist(), ranked, strict=True))
     return found

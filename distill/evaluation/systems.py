@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -53,21 +54,28 @@ class DocumentIndex:
         collection: whose documents these are.
         document_ids: in the order in which ties are broken.
         segments: embeddings of the distinct texts; empty on ranks other than 0.
-        num_texts: number of distinct texts.
-        text_of_document: int64, for each of `document_ids` its text.
+        text_of_document: int64, for each of `document_ids` its distinct text.
         runs: runs of frozen systems, (system, pair) → run.
     """
 
     collection: Collection
     document_ids: list[str]
     segments: list[PackedEmbeddings]
-    num_texts: int
     text_of_document: Tensor
     runs: dict[tuple[str, str], Run] = field(default_factory=dict)
 
-    def document_scores(self, scores_QP: Tensor) -> Tensor:
-        """Scores of texts (Q, P) → scores of documents (Q, documents), in tie order."""
-        return scores_QP[:, self.text_of_document.to(scores_QP.device)]
+    def document_scores(self, scores_PQ: Tensor) -> Tensor:
+        """Scores of the segments' rows (P, Q) → scores (Q, documents) in tie order."""
+        rows = self.row_of_document.to(scores_PQ.device)
+        return scores_PQ.index_select(0, rows).T.contiguous()
+
+    @cached_property
+    def row_of_document(self) -> Tensor:
+        """int64, for each of `document_ids` its row in the segments, counted through them."""
+        texts = torch.cat([segment.texts for segment in self.segments])
+        row_of_text = torch.empty_like(texts)
+        row_of_text[texts] = torch.arange(len(texts))
+        return row_of_text[self.text_of_document]
 
 
 def index_documents(
@@ -118,9 +126,7 @@ def index_documents(
             encode, text.documents, missing_texts, batch_size, device, should_stop, progress
         )
         segments += on_main(lambda: _store(cache, missing_texts, missing, encoded, dtype)) or []
-    return DocumentIndex(
-        collection, document_ids, segments, len(texts), torch.tensor(text_of_document)
-    )
+    return DocumentIndex(collection, document_ids, segments, torch.tensor(text_of_document))
 
 
 def _look_up(
