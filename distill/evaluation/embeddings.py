@@ -6,6 +6,7 @@ Shapes: P texts, T tokens of all texts together, D dimension; B texts and N toke
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -29,7 +30,7 @@ class PackedEmbeddings:
     def __len__(self) -> int:
         return len(self.lengths)
 
-    @property
+    @cached_property
     def offsets(self) -> Tensor:
         """int64 (P + 1,): text p's tokens are ``vectors[offsets[p]:offsets[p + 1]]``."""
         zero = torch.zeros(1, dtype=torch.int64)

@@ -2,38 +2,25 @@
 
 from __future__ import annotations
 
-import json
-import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import nn
 
 from distill import collectives
-from distill.errors import InputError
-from distill.evaluation.embeddings import PackedEmbeddings
 from distill.evaluation.encoding import encode_texts
-from distill.evaluation.measures import (
-    MEASURES,
-    PerQuery,
-    evaluate_run,
-    macro_means,
-    mean_over_queries,
-)
-from distill.evaluation.runs import Ranking, Run, write_run
-from distill.evaluation.search import search
-from distill.evaluation.systems import DocumentIndex, System, on_main
-
-#: One object of results.json.
-Result = dict[str, Any]
+from distill.evaluation.measures import MEASURES, evaluate_run, macro_means, mean_over_queries
+from distill.evaluation.results import Result, write_per_query, write_results
+from distill.evaluation.retrieve import EncodedQueries, query_texts, system_runs
+from distill.evaluation.runs import Run, write_run
+from distill.evaluation.systems import DocumentIndex, FinishedRuns, System, on_main
 
 
 def evaluate_systems(
     index: DocumentIndex,
-    systems: Sequence[System],
+    systems: Sequence[System | FinishedRuns],
     directory: str | Path,
     *,
     step: int,
@@ -44,6 +31,7 @@ def evaluate_systems(
     batch_size: int = 64,
     device: torch.device | str = "cpu",
     memory_mib: int = 512,
+    candidates: Mapping[str, Run] | None = None,
     should_stop: Callable[[], bool] | None = None,
 ) -> list[Result]:
     """Search with every system, and write the results. Collective.
@@ -62,6 +50,7 @@ def evaluate_systems(
         measures: names of ir-measures.
         device: where forwards and MaxSim run.
         memory_mib: bound on the buffers of search.
+        candidates: pair → first-stage run; given, encoders score its documents only (reranking).
         should_stop: a stop flag, polled between rounds of encoding.
 
     Returns:
@@ -74,30 +63,22 @@ def evaluate_systems(
             written then.
     """
     collection = index.collection
-    encoded = []
-    for system in systems:
-        if system.english and set(collection.english_queries) != set(collection.queries):
-            continue
-        queries = _queries(index, system)
-        texts = list(dict.fromkeys(text for of_pair in queries.values() for text in of_pair))
-        known = system.frozen and (system.name, collection.pairs[0]) in index.runs
-        # `index.runs` is filled on rank 0 only, and ranks must agree on what they encode.
-        known = collectives.broadcast_object(known)
-        embeddings = (
-            None
-            if known
-            else encode_texts(
-                system.encode_query, system.text.queries, texts, batch_size, device, should_stop
-            )
-        )
-        encoded.append((system, queries, texts, embeddings))
+    prepared = [
+        _encode(index, system, batch_size, device, should_stop)
+        for system in systems
+        if not (isinstance(system, System) and system.english)
+        or set(collection.english_queries) == set(collection.queries)
+    ]
 
     def finish() -> list[Result]:
         folder = Path(directory) / collection.name / f"step-{step}"
         folder.mkdir(parents=True, exist_ok=True)
         results = []
-        for system, queries, texts, embeddings in encoded:
-            runs = _runs(index, system, queries, texts, embeddings, depth, device, memory_mib)
+        for system, queries in prepared:
+            if isinstance(system, FinishedRuns):
+                runs = {pair: system.runs.get(pair, {}) for pair in collection.pairs}
+            else:
+                runs = system_runs(index, system, queries, candidates, depth, device, memory_mib)
             pairs = _score(index, system.name, runs, folder, measures)
             results.append(
                 {
@@ -116,63 +97,26 @@ def evaluate_systems(
     return collectives.broadcast_object(on_main(finish))
 
 
-def _queries(index: DocumentIndex, system: System) -> dict[str, list[str]]:
-    """Pair → texts of its judged queries, in the order of `Collection.judged_queries`."""
-    collection = index.collection
-    texts: dict[str, list[str]] = {}
-    for pair in collection.pairs:
-        own = collection.judged_queries(pair)
-        source = collection.english_queries[pair] if system.english else own
-        texts[pair] = [source[query] for query in own]
-    return texts
-
-
-def _runs(
+def _encode(
     index: DocumentIndex,
-    system: System,
-    queries: dict[str, list[str]],
-    texts: list[str],
-    embeddings: PackedEmbeddings | None,
-    depth: int,
+    system: System | FinishedRuns,
+    batch_size: int,
     device: torch.device | str,
-    memory_mib: int,
-) -> dict[str, Run]:
-    """Pair → run of a system; of a frozen one from the first time on."""
-    collection = index.collection
-    if embeddings is None:
-        return {pair: index.runs[system.name, pair] for pair in collection.pairs}
-    if not bool(torch.isfinite(embeddings.vectors).all()):
-        raise InputError(
-            f"{system.name}: query embeddings that are not finite",
-            "finite unit vectors",
-            "look for a diverged loss; lower the learning rate",
-        )
-    found = search(
-        embeddings,
-        index.segments,
-        index.document_scores,
-        depth,
-        device=device,
-        memory_mib=memory_mib,
+    should_stop: Callable[[], bool] | None,
+) -> tuple[System | FinishedRuns, EncodedQueries | None]:
+    """The system with its queries encoded, or None where its runs are known. Collective."""
+    if isinstance(system, FinishedRuns):
+        return system, None
+    known = system.frozen and (system.name, index.collection.pairs[0]) in index.runs
+    # `index.runs` is filled on rank 0 only, and ranks must agree on what they encode.
+    if collectives.broadcast_object(known):
+        return system, None
+    texts = query_texts(index.collection, system)
+    distinct = list(dict.fromkeys(text for of_pair in texts.values() for text in of_pair.values()))
+    embeddings = encode_texts(
+        system.encode_query, system.text.queries, distinct, batch_size, device, should_stop
     )
-    ids = index.document_ids
-    rankings = {
-        texts[query]: Ranking([ids[i] for i in documents.tolist()], scores.numpy())
-        for query, (documents, scores) in found.items()
-    }
-    runs = {
-        pair: dict(
-            zip(
-                collection.judged_queries(pair),
-                (rankings[text] for text in queries[pair]),
-                strict=True,
-            )
-        )
-        for pair in collection.pairs
-    }
-    if system.frozen:
-        index.runs.update({(system.name, pair): run for pair, run in runs.items()})
-    return runs
+    return system, EncodedQueries(texts, distinct, embeddings)
 
 
 def _score(
@@ -190,23 +134,6 @@ def _score(
         write_per_query(folder / f"{name}.{pair}.per-query.tsv", values)
         pairs[pair] = mean_over_queries(values, measures)
     return pairs
-
-
-def write_per_query(path: Path, values: PerQuery) -> None:
-    """Write ``measure<TAB>query<TAB>value`` lines, as ``trec_eval -q`` orders its columns."""
-    lines = (
-        f"{measure}\t{query}\t{value!r}\n"
-        for query, of_query in values.items()
-        for measure, value in of_query.items()
-    )
-    path.write_text("".join(lines), encoding="utf-8")
-
-
-def write_results(path: Path, results: list[Result]) -> None:
-    """Write results.json atomically."""
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
-    os.replace(partial, path)
 
 
 @contextmanager

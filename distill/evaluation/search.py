@@ -164,3 +164,47 @@ def search(
         ranked = best(to_documents(scores_PQ), depth)
         found.update(zip(positions.tolist(), ranked, strict=True))
     return found
+
+
+def rerank_scores(
+    query_UD: Tensor,
+    segments: Sequence[PackedEmbeddings],
+    rows: Tensor,
+    *,
+    device: torch.device | str = "cpu",
+    memory_mib: int = 512,
+) -> Tensor:
+    """MaxSim of one query with chosen texts only: the second stage of retrieval.
+
+    Args:
+        query_UD: the query's tokens.
+        segments: the texts' tokens.
+        rows: int64 (P',) rows of the segments, counted through them; may repeat.
+
+    Returns:
+        float32 (P',) scores on the CPU, in the order of `rows`.
+    """
+    scores_P = torch.zeros(len(rows))
+    query_UD = query_UD.to(device, torch.float32)
+    budget = memory_mib * (1 << 20) // 4
+    buffer = min(_CPU_BUFFER, budget // 2) if _is_cpu(device) else budget // 2
+    first = 0
+    for segment in segments:
+        here = torch.nonzero((rows >= first) & (rows < first + len(segment))).squeeze(1)
+        # Shortest first, which the segment's own order is.
+        here = here[torch.argsort(rows[here], stable=True)]
+        chosen = _select(segment, rows[here] - first)
+        for start, best_PU in _best_matches(query_UD, chosen, buffer):
+            scores_P[here[start : start + len(best_PU)]] = best_PU.sum(dim=1).cpu()
+        first += len(segment)
+    return scores_P
+
+
+def _select(segment: PackedEmbeddings, rows: Tensor) -> PackedEmbeddings:
+    """The rows of a segment as a segment of their own; `rows` ascend."""
+    lengths = segment.lengths[rows]
+    ends = lengths.cumsum(0)
+    # The token t of row p lies t - (tokens of the rows before) after the start of row p.
+    shift = segment.offsets[rows] - (ends - lengths)
+    tokens = torch.arange(int(lengths.sum())) + torch.repeat_interleave(shift, lengths)
+    return PackedEmbeddings(segment.vectors[tokens], lengths, segment.texts[rows])

@@ -13,10 +13,11 @@ from torch import Tensor
 
 from distill import collectives
 from distill.errors import InputError
-from distill.evaluation.collections import Collection
+from distill.evaluation.collections import Collection, Texts
 from distill.evaluation.embedding_cache import EmbeddingCache
 from distill.evaluation.embeddings import PackedEmbeddings
 from distill.evaluation.encoding import Encode, encode_texts
+from distill.evaluation.passages import PassageSettings, split_passages
 from distill.evaluation.runs import Run, tie_order
 
 if TYPE_CHECKING:
@@ -32,6 +33,8 @@ class System:
         encode_query: tokens → (B, N, D) unit vectors; in eval mode when evaluation runs.
         text: tokenises queries.
         english: search with the English originals of the queries (the upper bound).
+        queries: other texts to search with, pair → query id → text, such as translations; for
+            every judged query.
         frozen: the encoder does not change between evaluations, so that its runs are computed
             once per index and reported again at later steps.
     """
@@ -41,6 +44,20 @@ class System:
     text: TextEncoder
     english: bool = False
     frozen: bool = False
+    queries: dict[str, Texts] | None = None
+
+
+@dataclass(frozen=True)
+class FinishedRuns:
+    """A system of which only the runs are known: BM25, a run file of another tool.
+
+    Attributes:
+        name: as `System.name`.
+        runs: pair → run; pairs it lacks count as 0 for every query.
+    """
+
+    name: str
+    runs: dict[str, Run]
 
 
 @dataclass
@@ -54,28 +71,41 @@ class DocumentIndex:
         collection: whose documents these are.
         document_ids: in the order in which ties are broken.
         segments: embeddings of the distinct texts; empty on ranks other than 0.
-        text_of_document: int64, for each of `document_ids` its distinct text.
+        text_of_passage: int64, for each passage its distinct text.
+        document_of_passage: int64, ascending, for each passage its document's position in
+            `document_ids`. A document that was not cut is one passage.
         runs: runs of frozen systems, (system, pair) → run.
     """
 
     collection: Collection
     document_ids: list[str]
     segments: list[PackedEmbeddings]
-    text_of_document: Tensor
+    text_of_passage: Tensor
+    document_of_passage: Tensor
     runs: dict[tuple[str, str], Run] = field(default_factory=dict)
 
     def document_scores(self, scores_PQ: Tensor) -> Tensor:
-        """Scores of the segments' rows (P, Q) → scores (Q, documents) in tie order."""
-        rows = self.row_of_document.to(scores_PQ.device)
-        return scores_PQ.index_select(0, rows).T.contiguous()
+        """Scores of the segments' rows (P, Q) → scores (Q, documents) in tie order (MaxP)."""
+        passages_GQ = scores_PQ.index_select(0, self.row_of_passage.to(scores_PQ.device))
+        if len(passages_GQ) == len(self.document_ids):
+            return passages_GQ.T.contiguous()
+        owners = self.document_of_passage.to(scores_PQ.device)
+        best_PQ = passages_GQ.new_full((len(self.document_ids), passages_GQ.shape[1]), -torch.inf)
+        best_PQ.scatter_reduce_(0, owners.unsqueeze(1).expand_as(passages_GQ), passages_GQ, "amax")
+        return best_PQ.T.contiguous()
 
     @cached_property
-    def row_of_document(self) -> Tensor:
-        """int64, for each of `document_ids` its row in the segments, counted through them."""
+    def row_of_passage(self) -> Tensor:
+        """int64, for each passage its row in the segments, counted through them."""
         texts = torch.cat([segment.texts for segment in self.segments])
         row_of_text = torch.empty_like(texts)
         row_of_text[texts] = torch.arange(len(texts))
-        return row_of_text[self.text_of_document]
+        return row_of_text[self.text_of_passage]
+
+    @cached_property
+    def position_of_document(self) -> dict[str, int]:
+        """Document id → position in `document_ids`."""
+        return {document: position for position, document in enumerate(self.document_ids)}
 
 
 def index_documents(
@@ -88,6 +118,7 @@ def index_documents(
     batch_size: int = 64,
     device: torch.device | str = "cpu",
     dtype: torch.dtype = torch.float32,
+    passages: PassageSettings | None = None,
     should_stop: Callable[[], bool] | None = None,
     progress: Callable[[int], object] | None = None,
 ) -> DocumentIndex:
@@ -100,6 +131,7 @@ def index_documents(
         model_key: identity of the teacher (`distill.encoders.directory.encoder_hash`); required
             with a cache.
         dtype: float32, or float16 at half the space and with scores that differ by about 1e-3.
+        passages: how long documents are cut; by default they are truncated by the tokenizer.
 
     Raises:
         InputError: a cache without a key, or one that cannot be written; on all ranks.
@@ -107,14 +139,15 @@ def index_documents(
     """
     if cache_directory is not None and not model_key:
         raise InputError("cache_directory without model_key", "the model's hash", "pass it")
-    order = tie_order(list(collection.documents))
-    document_ids = list(collection.documents)
-    document_ids = [document_ids[i] for i in order]
+    documents = list(collection.documents)
+    document_ids = [documents[i] for i in tie_order(documents)]
     position_of: dict[str, int] = {}
-    text_of_document = [
-        position_of.setdefault(collection.documents[document], len(position_of))
-        for document in document_ids
-    ]
+    text_of_passage: list[int] = []
+    document_of_passage: list[int] = []
+    for number, document in enumerate(document_ids):
+        for passage in split_passages(collection.documents[document], passages):
+            text_of_passage.append(position_of.setdefault(passage, len(position_of)))
+            document_of_passage.append(number)
     texts = list(position_of)
     cache = None
     if cache_directory is not None:
@@ -126,7 +159,13 @@ def index_documents(
             encode, text.documents, missing_texts, batch_size, device, should_stop, progress
         )
         segments += on_main(lambda: _store(cache, missing_texts, missing, encoded, dtype)) or []
-    return DocumentIndex(collection, document_ids, segments, torch.tensor(text_of_document))
+    return DocumentIndex(
+        collection,
+        document_ids,
+        segments,
+        torch.tensor(text_of_passage),
+        torch.tensor(document_of_passage),
+    )
 
 
 def _look_up(

@@ -1,0 +1,76 @@
+"""Files of an evaluation: results.json and per-query values."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from distill.errors import InputError
+from distill.evaluation.measures import PerQuery
+from distill.evaluation.readers.lines import read_lines
+
+#: One object of results.json.
+Result = dict[str, Any]
+
+
+def write_per_query(path: Path, values: PerQuery) -> None:
+    """Write ``measure<TAB>query<TAB>value`` lines, as ``trec_eval -q`` orders its columns."""
+    lines = (
+        f"{measure}\t{query}\t{value!r}\n"
+        for query, of_query in values.items()
+        for measure, value in of_query.items()
+    )
+    path.write_text("".join(lines), encoding="utf-8")
+
+
+def write_results(path: Path, results: list[Result]) -> None:
+    """Write results.json atomically."""
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+    os.replace(partial, path)
+
+
+def read_results(path: Path) -> list[Result]:
+    """Read results.json.
+
+    Raises:
+        InputError: the file is missing or is no such list.
+    """
+    try:
+        results = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, json.JSONDecodeError) as error:
+        raise InputError(f"{path}: {error}", "a results.json", "evaluate first") from error
+    wanted = {"collection", "step", "system", "pairs", "means"}
+    if not isinstance(results, list) or not all(
+        isinstance(result, dict) and wanted <= set(result) for result in results
+    ):
+        raise InputError(f"{path}: another structure", "a results.json", "evaluate again")
+    return results
+
+
+def read_per_query(path: Path) -> PerQuery:
+    """Read per-query values: ``measure query value`` lines, also as ``trec_eval -q`` prints them.
+
+    The summary lines of trec_eval (query ``all``) are left out.
+
+    Raises:
+        InputError: a line of another form, or a value given twice.
+    """
+    values: PerQuery = {}
+    for where, line in read_lines(path):
+        columns = line.split()
+        if len(columns) != 3:
+            raise InputError(f"{where}: {len(columns)} columns", "measure query value", "repair it")
+        measure, query, text = columns
+        if query == "all":
+            continue
+        try:
+            value = float(text)
+        except ValueError as error:
+            raise InputError(f"{where}: value {text!r}", "a number", "repair it") from error
+        if measure in values.setdefault(query, {}):
+            raise InputError(f"{where}: {measure} of query {query} again", "one value", "repair it")
+        values[query][measure] = value
+    return values

@@ -1,0 +1,180 @@
+"""From encoded queries to runs: exhaustive search, or reranking of a first-stage run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+
+from distill.errors import InputError
+from distill.evaluation.collections import Collection, Texts
+from distill.evaluation.embeddings import PackedEmbeddings
+from distill.evaluation.runs import Ranking, Run
+from distill.evaluation.search import best, rerank_scores, search
+from distill.evaluation.systems import DocumentIndex, System
+
+
+@dataclass(frozen=True)
+class EncodedQueries:
+    """A system's queries.
+
+    Attributes:
+        texts: pair → query id → text, the judged queries in the collection's order.
+        distinct: the texts that were encoded.
+        embeddings: their tokens on rank 0, None elsewhere.
+    """
+
+    texts: dict[str, Texts]
+    distinct: list[str]
+    embeddings: PackedEmbeddings | None
+
+
+def query_texts(collection: Collection, system: System) -> dict[str, Texts]:
+    """Pair → query id → what the system searches with, for every judged query.
+
+    Raises:
+        InputError: the system's own texts (translations) lack a judged query.
+    """
+    texts: dict[str, Texts] = {}
+    for pair in collection.pairs:
+        judged = collection.judged_queries(pair)
+        source: Texts = judged
+        if system.queries is not None:
+            source = system.queries.get(pair, {})
+            missing = [query for query in judged if query not in source]
+            if missing:
+                raise InputError(
+                    f"{system.name}: no text for {len(missing)} queries of {pair}, first "
+                    f"{missing[0]}",
+                    f"one for each of {len(judged)}",
+                    "complete the translations",
+                )
+        elif system.english:
+            source = collection.english_queries[pair]
+        texts[pair] = {query: source[query] for query in judged}
+    return texts
+
+
+def system_runs(
+    index: DocumentIndex,
+    system: System,
+    queries: EncodedQueries | None,
+    candidates: Mapping[str, Run] | None,
+    depth: int,
+    device: torch.device | str,
+    memory_mib: int,
+) -> dict[str, Run]:
+    """Pair → run of a system; a frozen one's from the first time on. On rank 0.
+
+    Raises:
+        InputError: embeddings that are not finite; candidates that are no documents here.
+    """
+    pairs = index.collection.pairs
+    if queries is None:
+        return {pair: index.runs[system.name, pair] for pair in pairs}
+    embeddings = queries.embeddings
+    assert embeddings is not None  # rank 0
+    if not bool(torch.isfinite(embeddings.vectors).all()):
+        raise InputError(
+            f"{system.name}: query embeddings that are not finite",
+            "finite unit vectors",
+            "look for a diverged loss; lower the learning rate",
+        )
+    if candidates is None:
+        runs = _search(index, queries, embeddings, depth, device, memory_mib)
+    else:
+        runs = _rerank(index, queries, embeddings, candidates, depth, device, memory_mib)
+    if system.frozen:
+        index.runs.update({(system.name, pair): run for pair, run in runs.items()})
+    return runs
+
+
+def _search(
+    index: DocumentIndex,
+    queries: EncodedQueries,
+    embeddings: PackedEmbeddings,
+    depth: int,
+    device: torch.device | str,
+    memory_mib: int,
+) -> dict[str, Run]:
+    found = search(
+        embeddings,
+        index.segments,
+        index.document_scores,
+        depth,
+        device=device,
+        memory_mib=memory_mib,
+    )
+    ids = index.document_ids
+    rankings = {
+        queries.distinct[query]: Ranking([ids[i] for i in documents.tolist()], scores.numpy())
+        for query, (documents, scores) in found.items()
+    }
+    return {
+        pair: {query: rankings[text] for query, text in of_pair.items()}
+        for pair, of_pair in queries.texts.items()
+    }
+
+
+def _rerank(
+    index: DocumentIndex,
+    queries: EncodedQueries,
+    embeddings: PackedEmbeddings,
+    candidates: Mapping[str, Run],
+    depth: int,
+    device: torch.device | str,
+    memory_mib: int,
+) -> dict[str, Run]:
+    vectors = embeddings.rows()
+    position_of_text = {text: position for position, text in enumerate(queries.distinct)}
+    num_documents = len(index.document_ids)
+    # Passages of one document lie together: [bounds[p], bounds[p + 1]).
+    bounds = torch.searchsorted(index.document_of_passage, torch.arange(num_documents + 1))
+    runs: dict[str, Run] = {}
+    for pair, of_pair in queries.texts.items():
+        runs[pair] = {}
+        for query, text in of_pair.items():
+            first_stage = candidates.get(pair, {}).get(query)
+            documents = _positions(index, pair, query, first_stage)
+            counts = bounds[documents + 1] - bounds[documents]
+            owners = torch.repeat_interleave(torch.arange(len(documents)), counts)
+            shift = bounds[documents] - (counts.cumsum(0) - counts)
+            passages = torch.arange(len(owners)) + shift[owners]
+            scores = rerank_scores(
+                vectors[position_of_text[text]],
+                index.segments,
+                index.row_of_passage[passages],
+                device=device,
+                memory_mib=memory_mib,
+            )
+            of_document = torch.full((len(documents),), -torch.inf)
+            of_document.scatter_reduce_(0, owners, scores, "amax")
+            runs[pair][query] = _ranking(index, documents, of_document, depth)
+    return runs
+
+
+def _positions(
+    index: DocumentIndex, pair: str, query: str, ranking: Ranking | None
+) -> torch.Tensor:
+    """int64, ascending: the candidates' positions in tie order."""
+    if ranking is None:
+        return torch.zeros(0, dtype=torch.int64)
+    positions = index.position_of_document
+    unknown = [document for document in ranking.documents if document not in positions]
+    if unknown:
+        raise InputError(
+            f"first-stage run of {pair}, query {query}: unknown document {unknown[0]}",
+            f"ids of collection {index.collection.name}",
+            "use a run over the same documents",
+        )
+    return torch.tensor(sorted(positions[document] for document in ranking.documents))
+
+
+def _ranking(
+    index: DocumentIndex, documents: torch.Tensor, scores: torch.Tensor, depth: int
+) -> Ranking:
+    if not len(documents):
+        return Ranking([], scores.numpy())
+    (chosen, values) = best(scores.unsqueeze(0), depth)[0]
+    return Ranking([index.document_ids[i] for i in documents[chosen].tolist()], values.numpy())
