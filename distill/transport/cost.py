@@ -42,8 +42,15 @@ def mean_token(embeddings_BND: Tensor, mask_BN: Tensor) -> Tensor:
     return total_D / weight_BN1.sum().clamp(min=1)
 
 
+def centred(embeddings_BND: Tensor, mask_BN: Tensor) -> Tensor:
+    """The vectors less their `mean_token`, in working precision, 0 at padding; gradients flow."""
+    embeddings_BND = embeddings_BND.masked_fill(~mask_BN.unsqueeze(-1), 0)
+    shifted_BND = working_precision(embeddings_BND) - mean_token(embeddings_BND, mask_BN)
+    return shifted_BND.masked_fill(~mask_BN.unsqueeze(-1), 0)
+
+
 def cosine_cost(student_BND: Tensor, teacher_BMD: Tensor) -> Tensor:
-    """C_ij = 1 - <s_i, t_j> / (|s_i| |t_j|), in [0, 2], (B, N, M) (OPTICAL, section 3).
+    """C_ij = 1 - <s_i, t_j> / (|s_i| |t_j|), in [0, 2] up to rounding, (B, N, M).
 
     Vectors are normalised here, so half-precision vectors need not have unit norm; a zero
     vector costs 1 to anything. Computed in float32 (float64 for float64), outside autocast.
@@ -51,13 +58,13 @@ def cosine_cost(student_BND: Tensor, teacher_BMD: Tensor) -> Tensor:
     """
     with torch.autocast(student_BND.device.type, enabled=False):
         similarity_BNM = normalise(student_BND) @ normalise(teacher_BMD).mT
-    return (1 - similarity_BNM).clamp(min=0)
+    return 1 - similarity_BNM
 
 
 def squared_euclidean_cost(student_BND: Tensor, teacher_BMD: Tensor) -> Tensor:
     """C_ij = |s_i - t_j|^2, (B, N, M), in float32 (float64 for float64), outside autocast.
 
-    Expanded as |s|^2 + |t|^2 - 2<s, t>, and clamped at 0 where rounding goes below.
+    Expanded as |s|^2 + |t|^2 - 2<s, t>, so that rounding can go a little below 0.
     Gradients flow to both sides.
     """
     student_BND, teacher_BMD = working_precision(student_BND), working_precision(teacher_BMD)
@@ -65,7 +72,7 @@ def squared_euclidean_cost(student_BND: Tensor, teacher_BMD: Tensor) -> Tensor:
         product_BNM = student_BND @ teacher_BMD.mT
     squares_BN1 = student_BND.square().sum(dim=-1, keepdim=True)
     squares_B1M = teacher_BMD.square().sum(dim=-1).unsqueeze(-2)
-    return (squares_BN1 + squares_B1M - 2 * product_BNM).clamp(min=0)
+    return squares_BN1 + squares_B1M - 2 * product_BNM
 
 
 _COSTS = {"cosine": cosine_cost, "squared_euclidean": squared_euclidean_cost}
@@ -91,11 +98,11 @@ def token_cost(
             "the same dimension",
             "give the student the teacher's projection size",
         )
+    if centre_tokens:
+        student_BND = centred(student_BND, student_mask_BN)
+        teacher_BMD = centred(teacher_BMD, teacher_mask_BM)
     student_BND = student_BND.masked_fill(~student_mask_BN.unsqueeze(-1), 0)
     teacher_BMD = teacher_BMD.masked_fill(~teacher_mask_BM.unsqueeze(-1), 0)
-    if centre_tokens:
-        student_BND = working_precision(student_BND) - mean_token(student_BND, student_mask_BN)
-        teacher_BMD = working_precision(teacher_BMD) - mean_token(teacher_BMD, teacher_mask_BM)
     cells_BNM = student_mask_BN.unsqueeze(-1) & teacher_mask_BM.unsqueeze(-2)
     return _COSTS[kind](student_BND, teacher_BMD).masked_fill(~cells_BNM, 0)
 

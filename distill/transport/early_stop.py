@@ -15,15 +15,20 @@ class EarlyStop:
     may run on for a few checks after the last pair is frozen, which changes nothing.
     """
 
-    def __init__(self, settings_tolerance: float, check_every: int, nonempty_B: Tensor) -> None:
-        self.tolerance = settings_tolerance
+    def __init__(self, tolerance: float, check_every: int, nonempty_B: Tensor) -> None:
+        self.tolerance = tolerance
         self.check_every = check_every
         self.active_B = nonempty_B.clone()
         self.num_iterations_B = torch.zeros_like(nonempty_B, dtype=torch.int32)
         self._pending: tuple[Tensor, torch.cuda.Event] | None = None
 
-    def checks_at(self, iteration: int) -> bool:
-        """Whether the error is looked at before iteration `iteration` (from 0)."""
+    def after(self, iteration: int) -> bool:
+        """Count iteration `iteration` (from 0); whether its error is to be looked at.
+
+        The error is that of the potentials the iteration started from, which costs nothing
+        extra to know; a pair is frozen after the update, when its error is smaller still.
+        """
+        self.num_iterations_B += self.active_B.to(torch.int32)
         return self.tolerance > 0 and iteration > 0 and iteration % self.check_every == 0
 
     def freeze(self, error_B: Tensor) -> bool:
@@ -41,7 +46,3 @@ class EarlyStop:
             event.record()
             self._pending = (answer, event)
         return False
-
-    def count(self) -> None:
-        """Count one iteration of the pairs that are not frozen."""
-        self.num_iterations_B += self.active_B.to(torch.int32)

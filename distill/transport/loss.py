@@ -11,13 +11,13 @@ import torch
 from torch import Tensor
 
 from distill.errors import InputError
-from distill.transport import diagnostics
-from distill.transport.cost import cost_spread, token_cost
+from distill.transport.backends import choose_route
+from distill.transport.cost import centred
+from distill.transport.diagnostics import mean_over, uniform_perplexity
+from distill.transport.divergence import exact_value, self_transport
 from distill.transport.marginals import uniform_marginals, weighted_marginals
-from distill.transport.problem import Problem, Solution, marginal_error
+from distill.transport.route import PairResults, Request
 from distill.transport.settings import TransportSettings
-from distill.transport.sinkhorn import entropic_value
-from distill.transport.solvers import solve
 
 
 @dataclass(frozen=True)
@@ -79,41 +79,62 @@ def transport_loss(
         return_plan: give the plan back, for a picture.
     """
     student_mask_BN, teacher_mask_BM = student_mask_BN.bool(), teacher_mask_BM.bool()
-    cost_BNM = token_cost(
-        student_BND,
-        student_mask_BN,
-        teacher_BMD,
-        teacher_mask_BM,
-        settings.cost,
-        settings.centre_tokens,
+    _check_input(settings, plan_cost_BNM, student_weight_BN, teacher_weight_BM)
+    if settings.centre_tokens:
+        student_BND = centred(student_BND, student_mask_BN)
+        teacher_BMD = centred(teacher_BMD, teacher_mask_BM)
+    doubled = student_BND.dtype == teacher_BMD.dtype == torch.float64
+    dtype = torch.float64 if doubled else torch.float32
+    a_BN = _marginal(student_mask_BN, student_weight_BN, dtype)
+    b_BM = _marginal(teacher_mask_BM, teacher_weight_BM, dtype)
+    request = Request(
+        student_BND=student_BND,
+        teacher_BMD=teacher_BMD,
+        a_BN=a_BN,
+        b_BM=b_BM,
+        epsilon_B=torch.full_like(a_BN[:, 0], settings.epsilon_at(step)),
+        epsilon_relative=settings.epsilon_relative,
+        plan_cost_BNM=None if plan_cost_BNM is None else plan_cost_BNM.detach().to(dtype),
+        settings=settings,
+        return_plan=return_plan,
     )
-    _check_weights(settings, student_weight_BN is not None or teacher_weight_BM is not None)
-    a_BN = _marginal(student_mask_BN, student_weight_BN, cost_BNM.dtype)
-    b_BM = _marginal(teacher_mask_BM, teacher_weight_BM, cost_BNM.dtype)
-    problem = _problem(settings, cost_BNM, plan_cost_BNM, a_BN, b_BM, step)
-    solution = solve(problem, settings)
-    plan_BNM = solution.plan_BNM
-    loss_B = (cost_BNM * plan_BNM).sum(dim=(1, 2))
-    if settings.value == "entropic":
-        rho = settings.marginal_relaxation if settings.solver == "unbalanced" else None
-        # The dual value with the gradient of <C, P>: its exact gradient at its potentials.
-        loss_B = entropic_value(problem, solution, rho) + loss_B - loss_B.detach()
-    nonempty_B = problem.nonempty_B
+    route = choose_route(request)
+    results = route(request)
+    nonempty_B = a_BN.any(dim=1) & b_BM.any(dim=1)
+    loss_B = results.cost_B
+    if settings.value != "sharp":
+        loss_B = exact_value(results)
+    if settings.value == "debiased":
+        loss_B = loss_B - self_transport(request, results.epsilon_B, route)
+    loss_B = torch.where(nonempty_B, loss_B, 0)
     return TransportOutput(
         loss=loss_B.sum() / nonempty_B.sum().clamp(min=1),
         loss_B=loss_B,
         nonempty_B=nonempty_B,
-        plan_BNM=plan_BNM if return_plan else None,
-        diagnostics=_diagnostics(problem, solution, cost_BNM.detach()),
+        plan_BNM=results.plan_BNM,
+        diagnostics=_diagnostics(results, b_BM, nonempty_B),
     )
 
 
-def _check_weights(settings: TransportSettings, given: bool) -> None:
+def _check_input(
+    settings: TransportSettings,
+    plan_cost_BNM: Tensor | None,
+    student_weight_BN: Tensor | None,
+    teacher_weight_BM: Tensor | None,
+) -> None:
+    given = student_weight_BN is not None or teacher_weight_BM is not None
     if given != (settings.marginals == "weighted"):
         raise InputError(
             f"transport.marginals={settings.marginals} {'with' if given else 'without'} weights",
             "weights for weighted marginals, none for uniform ones",
             "give student_weight_BN or teacher_weight_BM, or use marginals=uniform",
+        )
+    if (plan_cost_BNM is None) != (settings.plan_source == "student"):
+        raise InputError(
+            f"transport.plan_source={settings.plan_source} with plan_cost_BNM "
+            f"{'missing' if plan_cost_BNM is None else 'given'}",
+            "a plan cost for teacher and blend, none for student",
+            "give the teacher's own cost of both sides, or use plan_source=student",
         )
 
 
@@ -123,49 +144,18 @@ def _marginal(mask: Tensor, weight: Tensor | None, dtype: torch.dtype) -> Tensor
     return weighted_marginals(weight, mask, dtype)
 
 
-def _problem(
-    settings: TransportSettings,
-    cost_BNM: Tensor,
-    plan_cost_BNM: Tensor | None,
-    a_BN: Tensor,
-    b_BM: Tensor,
-    step: int | None,
-) -> Problem:
-    """The problem whose plan is wanted, on the cost that `plan_source` names."""
-    if (plan_cost_BNM is None) != (settings.plan_source == "student"):
-        raise InputError(
-            f"transport.plan_source={settings.plan_source} with plan_cost_BNM "
-            f"{'missing' if plan_cost_BNM is None else 'given'}",
-            "a plan cost for teacher and blend, none for student",
-            "give the teacher's own cost of both sides, or use plan_source=student",
-        )
-    solved_BNM = cost_BNM.detach()
-    if plan_cost_BNM is not None:
-        weight = settings.plan_blend if settings.plan_source == "blend" else 1.0
-        other_BNM = plan_cost_BNM.detach().to(solved_BNM.dtype)
-        solved_BNM = other_BNM if weight == 1 else torch.lerp(solved_BNM, other_BNM, weight)
-    epsilon_B = torch.full_like(a_BN[:, 0], settings.epsilon_at(step))
-    problem = Problem(solved_BNM, a_BN, b_BM, epsilon_B)
-    if not settings.epsilon_relative:
-        return problem
-    spread_B = cost_spread(solved_BNM, problem.cells_BNM)
-    return Problem(solved_BNM, a_BN, b_BM, epsilon_B * spread_B)
-
-
 @torch.no_grad()
-def _diagnostics(problem: Problem, solution: Solution, cost_BNM: Tensor) -> dict[str, Tensor]:
-    plan_BNM, nonempty_B = solution.plan_BNM, problem.nonempty_B
-    error_B = marginal_error(plan_BNM, problem.a_BN, problem.b_BM)
+def _diagnostics(results: PairResults, b_BM: Tensor, nonempty_B: Tensor) -> dict[str, Tensor]:
     per_pair = {
-        "marginal_error": error_B,
-        "plan_perplexity": diagnostics.row_perplexity(plan_BNM),
-        "plan_perplexity_uniform": diagnostics.uniform_perplexity(problem.b_BM),
-        "diagonal_share": diagnostics.diagonal_share(plan_BNM, problem.a_BN, problem.b_BM),
-        "transport_cost": (cost_BNM * plan_BNM).sum(dim=(1, 2)),
-        "num_iterations": solution.num_iterations_B.to(error_B.dtype),
-        "epsilon": problem.epsilon_B,
+        "marginal_error": results.marginal_error_B,
+        "plan_perplexity": results.perplexity_B,
+        "plan_perplexity_uniform": uniform_perplexity(b_BM),
+        "diagonal_share": results.diagonal_share_B,
+        "transport_cost": results.cost_B,
+        "num_iterations": results.num_iterations_B,
+        "epsilon": results.epsilon_B,
     }
-    scalars = {name: diagnostics.mean_over(value, nonempty_B) for name, value in per_pair.items()}
-    scalars["marginal_error_max"] = error_B.masked_fill(~nonempty_B, 0).amax()
+    scalars = {name: mean_over(value, nonempty_B) for name, value in per_pair.items()}
+    scalars["marginal_error_max"] = results.marginal_error_B.masked_fill(~nonempty_B, 0).amax()
     scalars["num_empty"] = (~nonempty_B).sum()
     return scalars

@@ -2,7 +2,6 @@
 
 Shapes: B pairs, N student tokens, M teacher tokens.
 """
-# ruff: noqa: N802 - properties carry their shapes
 
 from __future__ import annotations
 
@@ -37,6 +36,12 @@ class Problem:
     def nonempty_B(self) -> Tensor:
         """Pairs with mass on both sides."""
         return (self.a_BN > 0).any(dim=-1) & (self.b_BM > 0).any(dim=-1)
+
+    def take(self, pairs_G: Tensor) -> Problem:
+        """The problems of the pairs at these indices."""
+        return Problem(
+            self.cost_BNM[pairs_G], self.a_BN[pairs_G], self.b_BM[pairs_G], self.epsilon_B[pairs_G]
+        )
 
 
 @dataclass(frozen=True)

@@ -72,7 +72,7 @@ class TransportSettings:
     """Stop a pair when the mass misplaced over its rows and columns (L1) is at most this; 0 runs
     all iterations."""
 
-    check_every: int = 10
+    check_every: int = 5
     """Iterations between two looks at the marginal error."""
 
     marginal_relaxation: float = 1.0

@@ -28,41 +28,44 @@ def sinkhorn_log(problem: Problem, settings: TransportSettings) -> Solution:
 
     With phi = f / epsilon and lambda = rho / (rho + epsilon), 1 when balanced, one iteration is
         phi_i = -lambda log sum_j b_j exp(psi_j - C_ij / epsilon), then psi_j likewise,
-    started at psi = 0. The plan is b_j exp((1 - lambda) l_j) times the softmax over i of
-    phi_i + log a_i - C_ij / epsilon, l its log-normaliser: after a balanced solve the columns
-    are exact whatever the rounding, and the rows' error says how far the solve is.
+    started where `reduce_cost` puts the potentials. The plan is b_j exp((1 - lambda) l_j) times
+    the softmax over i of phi_i + log a_i - C_ij / epsilon, l its log-normaliser: after a
+    balanced solve the columns are exact whatever the rounding, and the rows' error says how far
+    the solve is.
     """
     unbalanced = settings.solver == "unbalanced"
     epsilon_B11 = problem.epsilon_B[:, None, None]
     if unbalanced:
         x_BNM = -problem.cost_BNM / epsilon_B11
+        _, _, start_BM = reduce_cost(problem)
         r_BN, c_BM = torch.zeros_like(problem.a_BN), torch.zeros_like(problem.b_BM)
         relaxation = settings.marginal_relaxation
         damping_B1 = (relaxation / (relaxation + problem.epsilon_B)).unsqueeze(-1)
     else:
         reduced_BNM, r_BN, c_BM = reduce_cost(problem)
+        start_BM = torch.zeros_like(c_BM)
         x_BNM = -reduced_BNM / epsilon_B11
         damping_B1 = torch.ones_like(problem.epsilon_B).unsqueeze(-1)
     log_a_BN, log_b_BM = problem.a_BN.log(), problem.b_BM.log()
-    phi_BN, psi_BM = torch.zeros_like(log_a_BN), torch.zeros_like(log_b_BM)
+    phi_BN, psi_BM = torch.zeros_like(log_a_BN), start_BM / problem.epsilon_B.unsqueeze(-1)
     stop = EarlyStop(settings.tolerance, settings.check_every, problem.nonempty_B)
 
     for iteration in range(settings.num_iterations):
-        log_rows_BN = _log_sum(x_BNM + (psi_BM + log_b_BM).unsqueeze(1), dim=2)
-        if stop.checks_at(iteration):
-            # Row i of the present plan sums to a_i exp(phi_i + log_rows_i); the fixed point of
-            # the damped update is where phi no longer moves.
-            moved_BN = (phi_BN + damping_B1 * log_rows_BN).clamp(max=80).expm1().abs()
-            if stop.freeze((problem.a_BN * moved_BN).sum(dim=-1)):
-                break
+        log_rows_BN = log_sum(x_BNM + (psi_BM + log_b_BM).unsqueeze(1), dim=2)
+        # Row i of the plan so far sums to a_i exp(phi_i + log_rows_i); an unbalanced solve, which
+        # does not want it to be a_i, has arrived when phi no longer moves.
+        moved_BN = phi_BN + damping_B1 * log_rows_BN
         active_B1 = stop.active_B.unsqueeze(-1)
         phi_BN = torch.where(active_B1, -damping_B1 * log_rows_BN, phi_BN)
-        log_columns_BM = _log_sum(x_BNM + (phi_BN + log_a_BN).unsqueeze(2), dim=1)
+        log_columns_BM = log_sum(x_BNM + (phi_BN + log_a_BN).unsqueeze(2), dim=1)
         psi_BM = torch.where(active_B1, -damping_B1 * log_columns_BM, psi_BM)
-        stop.count()
+        if stop.after(iteration) and stop.freeze(
+            (problem.a_BN * moved_BN.clamp(max=80).expm1().abs()).sum(dim=-1)
+        ):
+            break
 
     score_BNM = x_BNM + (phi_BN + log_a_BN).unsqueeze(2)
-    log_columns_BM = _log_sum(score_BNM, dim=1)
+    log_columns_BM = log_sum(score_BNM, dim=1)
     log_mass_BM = (1 - damping_B1) * log_columns_BM + log_b_BM
     plan_BNM = (score_BNM - log_columns_BM.unsqueeze(1) + log_mass_BM.unsqueeze(1)).exp()
     epsilon_B1 = problem.epsilon_B.unsqueeze(-1)
@@ -91,14 +94,12 @@ def sinkhorn_scaling(problem: Problem, settings: TransportSettings) -> Solution:
 
     for iteration in range(settings.num_iterations):
         rows_BN1 = kernel_BNM @ v_BM1
-        if stop.checks_at(iteration) and stop.freeze(
-            (u_BN1 * rows_BN1 - a_BN1).abs().sum(dim=(1, 2))
-        ):
-            break
+        misplaced_BN1 = u_BN1 * rows_BN1 - a_BN1
         active_B11 = stop.active_B[:, None, None]
         u_BN1 = torch.where(active_B11, a_BN1 / zero_safe(rows_BN1), u_BN1)
         v_BM1 = torch.where(active_B11, b_BM1 / zero_safe(kernel_BMN @ u_BN1), v_BM1)
-        stop.count()
+        if stop.after(iteration) and stop.freeze(misplaced_BN1.abs().sum(dim=(1, 2))):
+            break
 
     epsilon_B1 = problem.epsilon_B.unsqueeze(-1)
     f_BN = _log_ratio(u_BN1.squeeze(-1), problem.a_BN) * epsilon_B1 + r_BN
@@ -133,7 +134,7 @@ def entropic_value(
     return (gained_B - problem.epsilon_B * surplus_B).masked_fill(~problem.nonempty_B, 0)
 
 
-def _log_sum(scores: Tensor, dim: int) -> Tensor:
+def log_sum(scores: Tensor, dim: int) -> Tensor:
     """logsumexp, with 0 where there is nothing to sum (padding and empty pairs)."""
     total = scores.logsumexp(dim=dim)
     return total.masked_fill(total == -float("inf"), 0)
