@@ -35,8 +35,7 @@ ENGLISH = {"q1": "cat house", "q2": "dog river", "q3": "bird tree"}
 QRELS = [("q1", "d1", 1), ("q1", "d6", 2), ("q2", "d2", 1), ("q3", "d3", 1), ("q3", "d5", 0)]
 
 
-@pytest.fixture(scope="session")
-def text_encoder() -> TextEncoder:
+def build_text_encoder() -> TextEncoder:
     special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "[Q] ", "[D] "]
     vocabulary = {token: index for index, token in enumerate(special + WORDS)}
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
@@ -53,6 +52,11 @@ def text_encoder() -> TextEncoder:
         mask_token="[MASK]",
     )
     return TextEncoder(fast, TextSettings(query_length=16, document_length=32))
+
+
+@pytest.fixture(scope="session")
+def text_encoder() -> TextEncoder:
+    return build_text_encoder()
 
 
 def build_encoder(seed: int = 0) -> LateInteractionEncoder:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
@@ -159,9 +161,7 @@ def test_passages_cover_every_word(num_words, size, stride):
     passages = split_passages(" ".join(words), PassageSettings(size, stride))
     starts = [int(passage.split()[0][1:]) for passage in passages if passage]
     assert all(len(passage.split()) == min(size, num_words) for passage in passages)
-    assert all(
-        later - earlier <= stride for earlier, later in zip(starts, starts[1:], strict=False)
-    )
+    assert all(later - earlier <= stride for earlier, later in itertools.pairwise(starts))
     covered = {word for passage in passages for word in passage.split()}
     assert covered == set(words)
     assert split_passages("a b", None) == ["a b"]
