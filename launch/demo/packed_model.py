@@ -12,7 +12,7 @@ vocabulary              number of pieces, ids of <s> </s> <pad> <unk> (int32), b
 character map           number of entries (int32), bytes (uint32); per entry a code point (uint32),
                         a count (uint8) and that many code points (uint32) that replace it
 directory               number of tensors (int32); per tensor a name (uint16 length, ASCII), its
-                        type (uint8, 0 float32, 1 Q4_0), elements (uint32), offset and bytes (uint64)
+                        type (uint8; 0 float32, 1 Q4_0), elements (uint32), offset, bytes (uint64)
 tensors                 float32, or Q4_0 blocks: a float16 scale and 16 bytes, byte j holding
                         weight j in its low and weight j + 16 in its high four bits, both plus 8
 ======================  ==========================================================================
@@ -150,11 +150,14 @@ def read_packed_model(path: Path) -> PackedModel:
     cursor = _Cursor(data)
     try:
         cursor.read("4sI")
-        *sizes, epsilon, block_size = cursor.read("7ifi")
+        width, layers, heads, inner, size, positions, types, epsilon, block_size = cursor.read(
+            "7ifi"
+        )
         if block_size != BLOCK_SIZE:
-            raise struct.error(f"blocks of {block_size}")
-        # The epsilon is a float32 of 1e-12; seven digits give back the number that was meant.
-        shape = Shape(*sizes, layer_norm_eps=float(f"{epsilon:.6g}"))
+            raise struct.error(f"blocks of {block_size} weights")
+        # The epsilon is a float32 of 1e-12; six digits give back the number that was meant.
+        epsilon = float(f"{epsilon:.6g}")
+        shape = Shape(width, layers, heads, inner, size, positions, types, epsilon)
         return PackedModel(shape, _read_vocabulary(cursor), _read_tensors(cursor))
     except (struct.error, ValueError, UnicodeDecodeError) as error:
         raise InputError(
