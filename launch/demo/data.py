@@ -20,11 +20,18 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from annotations import ENGLISH, Emoji, Split, collect_emoji, read_annotations, split_emoji
-from annotations import is_country_flag as is_flag
+from annotations import (
+    ENGLISH,
+    Emoji,
+    Split,
+    collect_emoji,
+    is_country_flag,
+    read_annotations,
+    split_emoji,
+)
 from declaration import (
     DECLARATION_CODE,
     article_of,
@@ -131,27 +138,36 @@ def write_declaration_collection(folder: Path, tarball: Path) -> None:
         )
 
 
-def write_demo_data(folder: Path, tarballs: Mapping[str, Path]) -> None:
-    """Write everything the module's docstring lists, a pure function of the three packages."""
+def write_demo_data(
+    folder: Path, tarballs: Mapping[str, Path], num_test: int = NUM_TEST, num_dev: int = NUM_DEV
+) -> None:
+    """Write everything the module's docstring lists, a pure function of the three packages.
+
+    Args:
+        folder: an existing folder.
+        tarballs: package name → its .tgz.
+        num_test: emoji of the test collection.
+        num_dev: emoji of the dev collection.
+    """
     announce("reading CLDR annotations")
     annotations = {code: read_annotations(tarballs, code) for code in (ENGLISH, *LANGUAGES)}
     emoji = collect_emoji(annotations)
-    split = split_emoji(emoji, NUM_TEST, NUM_DEV)
+    split = split_emoji(emoji, num_test, num_dev)
     write_training(folder, split)
     announce("writing collections emoji, emoji_dev and udhr")
-    documents = [item for item in emoji if not is_flag(item)]
+    documents = [item for item in emoji if not is_country_flag(item)]
     write_emoji_collection(folder / "collections/emoji", documents, split.test)
     write_emoji_collection(folder / "collections/emoji_dev", documents, split.dev)
     write_declaration_collection(folder / "collections/udhr", tarballs["udhr"])
     _write_lines(folder / "sources.json", [json.dumps(SOURCES, indent=1)])
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     """Command line; see the module's docstring."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--output", type=Path, default=ROOT / "downloads/demo")
     parser.add_argument("--downloads", type=Path, default=ROOT / "downloads")
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(argv)
     key = " ".join([f"data-{FORMAT_VERSION}", *(source["sha256"] for source in SOURCES)])
     if is_complete(arguments.output, key):
         announce(f"data: {arguments.output} is there")

@@ -28,6 +28,20 @@ def announce(message: str) -> None:
     print(message, flush=True)
 
 
+def make_folder(folder: Path) -> None:
+    """Make a folder and its parents.
+
+    Raises:
+        InputError: there is something else, or no right to write there.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(
+            f"{folder}: {error.strerror}", "a folder that can be made", "name another place"
+        ) from None
+
+
 def sha256_of(path: Path) -> str:
     """Hexadecimal SHA-256 of a file's bytes."""
     digest = hashlib.sha256()
@@ -66,7 +80,7 @@ def _run(command: Sequence[str], purpose: str) -> None:
         raise InputError(
             f"{purpose}: {_complaint(done.stderr + done.stdout)} (exit status {done.returncode})",
             "a package manager that works and a registry that answers",
-            "check the network, or the registry that is configured, and run it again",
+            "check the network, the configured registry and the disk, and run it again",
         )
 
 
@@ -88,7 +102,7 @@ def pip_download(requirement: str, folder: Path, options: Sequence[str] = ()) ->
     Raises:
         InputError: no pip, no network, or no such package in the registry.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     command = [*pip_command(), "download", "--no-deps", "--retries", "2", "--timeout", "30"]
     announce(f"fetching {requirement} with pip")
     _run([*command, *options, "--dest", str(folder), requirement], f"pip download {requirement}")
@@ -117,7 +131,7 @@ def npm_pack(name: str, version: str, sha256: str, folder: Path) -> Path:
     Raises:
         InputError: no npm to be had, no network, or other bytes than the pinned ones.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     tarball = folder / f"{name}-{version}.tgz"
     if not tarball.is_file():
         announce(f"fetching {name}@{version} with npm")
@@ -199,9 +213,9 @@ def building(folder: Path, key: str, num_bytes: int) -> Iterator[Path]:
             "name another --output",
         )
     partial = folder.with_name(folder.name + PARTIAL_SUFFIX)
+    shutil.rmtree(partial, ignore_errors=True)
+    make_folder(partial)
     try:
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(parents=True)
         free = shutil.disk_usage(partial).free
         if free < num_bytes:
             raise OSError(errno.ENOSPC, f"{free / 2**20:.0f} MiB free")
@@ -217,11 +231,11 @@ def building(folder: Path, key: str, num_bytes: int) -> Iterator[Path]:
             shutil.rmtree(folder)
         partial.rename(folder)
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS):
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
         raise InputError(
             f"{folder}: {error.strerror}",
-            f"a writable place with {num_bytes / 2**20:.0f} MiB free",
+            f"{num_bytes / 2**20:.0f} MiB free",
             "free some space or name another --output",
         ) from None
     finally:

