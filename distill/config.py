@@ -16,6 +16,7 @@ from distill.encoders.settings import TextSettings
 from distill.errors import InputError
 from distill.languages import SEVEN_PAIRS, parse_pair
 from distill.objectives.settings import ObjectiveSettings
+from distill.stream.mixing import Mixing
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,23 +57,27 @@ class DataSettings:
     """Micro-batches whose gradients are added up before an optimizer step."""
     num_workers: int = 1
     """Reading processes of each rank; 0 reads in the training process."""
-    mixing: Literal["proportional", "uniform", "temperature"] = "proportional"
-    """Share of each pair: by its size, equal, or p ~ size^(1/temperature)."""
-    temperature: float = 1.0
-    """`temperature` mixing's T: 1 is proportional, large values approach uniform."""
-    weights: dict[str, float] | None = None
-    """Explicit share of each pair; replaces `mixing`."""
+    mixing: Mixing = field(default_factory=Mixing)
+    """Share of each language pair in the stream."""
+    shuffle_window: int = 16384
+    """Samples of a pair that are shuffled together, after the shards."""
+    bucket_window: int = 4096
+    """Samples sorted by length together, so that batches have little padding; 0 for none."""
+    bucket_size: int = 256
+    """Neighbours by length that stay together in a bucket window."""
+    max_bad_fraction: float = 0.001
+    """Share of unreadable samples that is borne before the run stops."""
 
     def __post_init__(self) -> None:
         _positive("data.micro_batch", self.micro_batch)
         _positive("data.accumulation_steps", self.accumulation_steps)
         _not_negative("data.num_workers", self.num_workers)
-        _positive("data.temperature", self.temperature)
-        if self.temperature != 1.0 and self.mixing != "temperature":
+        _not_negative("data.max_bad_fraction", self.max_bad_fraction)
+        if not self.shards:
             raise InputError(
-                f"data.temperature: {self.temperature} with mixing {self.mixing}",
-                "mixing: temperature, or no temperature",
-                "set data.mixing=temperature",
+                "data.shards: none",
+                "a directory of shards",
+                "build one with python -m data_shards build and set data.shards=[DIRECTORY]",
             )
 
 
@@ -189,7 +194,7 @@ class Recipe:
     """Optimizer steps of the whole run."""
     log_every_steps: int = 10
     """Steps between lines in TensorBoard and, off a terminal, on the screen."""
-    data: DataSettings = field(default_factory=DataSettings)
+    data: DataSettings
     """Shards, mixing and batches."""
     student: StudentSettings = field(default_factory=StudentSettings)
     """The query encoder that is trained."""

@@ -103,7 +103,7 @@ def load_encoder(
     return LateInteractionEncoder(backbone, projection), TextEncoder(tokenizer, settings)
 
 
-def _load_backbone(source: str, local: bool) -> nn.Module:
+def _load_backbone(source: str, local: bool) -> Any:
     # The weights' report of transformers counts a dropped pooler as a problem; it is not.
     verbosity = transformers_logging.get_verbosity()
     transformers_logging.set_verbosity_error()

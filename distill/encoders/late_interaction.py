@@ -23,7 +23,7 @@ class LateInteractionEncoder(nn.Module):
         super().__init__()
         # A pooler would be a parameter without a gradient, which DDP refuses and ZeRO stores.
         if getattr(backbone, "pooler", None) is not None:
-            backbone.pooler = None
+            backbone.pooler = None  # type: ignore[assignment]
         self.backbone = backbone
         self.projection = projection
 

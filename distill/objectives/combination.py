@@ -52,6 +52,14 @@ class CombinedObjective:
         """Whether a part needs the English sentences encoded as documents."""
         return any(name in ("score_distillation", "contrastive") for name, _, _ in self.parts)
 
+    @property
+    def asks_teacher_for_source(self) -> bool:
+        """Whether a transport plan is solved on the teacher's cost between both languages."""
+        return any(
+            isinstance(part, Transport) and part.settings.plan_source != "student"
+            for _, _, part in self.parts
+        )
+
     def __call__(self, encodings: Encodings, step: int) -> CombinedOutput:
         """Evaluate all parts in training step `step`. Collective."""
         total = encodings.student_BND.new_zeros(())

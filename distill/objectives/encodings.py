@@ -27,7 +27,9 @@ class Encodings:
         document_BLD: the English sentences as documents of the teacher, or None where no
             objective ranks documents.
         document: their tokens and masks.
-        pair_codes_B: int64, index of each row's language pair.
+        teacher_source_BND: the translations as the teacher itself encodes them, with the
+            student's tokens and masks; None where no plan is solved on the teacher's cost.
+        sentence_codes_B: int64, equal for rows with the same English sentence.
     """
 
     student_BND: Tensor
@@ -36,7 +38,8 @@ class Encodings:
     teacher: Tokens
     document_BLD: Tensor | None
     document: Tokens | None
-    pair_codes_B: Tensor
+    teacher_source_BND: Tensor | None
+    sentence_codes_B: Tensor
 
 
 @dataclass(frozen=True)

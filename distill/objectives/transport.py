@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from torch import Tensor
+
 from distill.objectives.encodings import Encodings, ObjectiveOutput
 from distill.objectives.settings import TransportObjective
+from distill.transport.cost import token_cost
 from distill.transport.loss import transport_loss
 
 
@@ -24,7 +27,22 @@ class Transport:
             encodings.teacher_BMD,
             teacher_mask_BM,
             self.settings,
+            self._plan_cost(encodings, student_mask_BN, teacher_mask_BM),
             step=step,
         )
-        counts_B = student_mask_BN.any(dim=1) & teacher_mask_BM.any(dim=1)
-        return ObjectiveOutput(output.loss_B, counts_B, output.diagnostics)
+        return ObjectiveOutput(output.loss_B, output.nonempty_B, output.diagnostics)
+
+    def _plan_cost(
+        self, encodings: Encodings, source_mask_BN: Tensor, target_mask_BM: Tensor
+    ) -> Tensor | None:
+        """The teacher's own cost (B, N, M) between both languages, where the plan wants it."""
+        if encodings.teacher_source_BND is None:
+            return None
+        return token_cost(
+            encodings.teacher_source_BND,
+            source_mask_BN,
+            encodings.teacher_BMD,
+            target_mask_BM,
+            self.settings.cost,
+            self.settings.centre_tokens,
+        )

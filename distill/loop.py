@@ -1,0 +1,233 @@
+"""The training loop: batch → teacher and student → objective → backward → step → log.
+
+`train` builds what it takes; everything that happens once per step stands here.
+"""
+
+from __future__ import annotations
+
+import json
+import signal
+import zlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor
+
+from distill import collectives
+from distill.checkpoint import TrainState
+from distill.config import Recipe
+from distill.encoders.text import TextEncoder
+from distill.errors import InputError
+from distill.monitoring import Curves, Progress, RunningMeans, Throughput
+from distill.objectives.combination import CombinedObjective, CombinedOutput
+from distill.objectives.encodings import Encodings
+from distill.optimization import learning_rate_at, set_learning_rate
+from distill.stream.batch import Batch
+from distill.stream.bitext import BitextStream
+from distill.zero import Engines
+
+#: Micro-batches in a row without a finite loss after which a run is given up.
+MAX_NON_FINITE = 5
+
+
+class DivergedError(RuntimeError):
+    """The loss was not finite several times in a row; raised on all ranks together."""
+
+
+@dataclass
+class StopFlag:
+    """Set by SIGTERM or SIGUSR1, which Slurm sends before a job's time is over."""
+
+    raised: bool = False
+    _previous: dict[int, object] = field(default_factory=dict)
+
+    def install(self) -> None:
+        """Listen from now on; the step that runs is finished first."""
+        for number in (signal.SIGTERM, signal.SIGUSR1):
+            self._previous[number] = signal.signal(number, self._raise)
+
+    def _raise(self, number: int, frame: FrameType | None) -> None:
+        self.raised = True
+
+
+@dataclass
+class Training:
+    """A built run: what the loop needs.
+
+    Attributes:
+        evaluate: called with the number of steps done, at the recipe's intervals. Collective.
+        save: called with the state, at the recipe's intervals. Collective.
+    """
+
+    recipe: Recipe
+    accelerator: Accelerator
+    engines: Engines
+    stream: BitextStream
+    objective: CombinedObjective
+    teacher_text: TextEncoder
+    curves: Curves
+    state: TrainState
+    evaluate: Callable[[int], None]
+    save: Callable[[TrainState], None]
+    stop: StopFlag
+
+
+def train(training: Training) -> bool:
+    """Train until the recipe's last step. Collective.
+
+    Returns:
+        True when all steps are done, False when the stop flag ended the run after a checkpoint.
+
+    Raises:
+        DivergedError: `MAX_NON_FINITE` micro-batches in a row had no finite loss.
+        InputError: more unreadable samples than the recipe bears; on all ranks.
+    """
+    recipe, state, main = training.recipe, training.state, collectives.rank() == 0
+    progress = Progress(recipe.max_steps, "distil", initial=state.step, enabled=main)
+    means = RunningMeans(training.stream.pairs, training.accelerator.device)
+    throughput = Throughput()
+    batches = throughput.timed(_agreed_batches(training))
+    training.engines.student.train()
+    while state.step < recipe.max_steps:
+        rate = learning_rate_at(state.step, recipe.max_steps, recipe.optimizer)
+        set_learning_rate(training.engines.optimizer, rate)
+        grad_norm = _optimizer_step(training, batches, means, throughput)
+        state.step += 1
+        state.stream = training.stream.state_dict()
+        if state.step % recipe.log_every_steps == 0 or state.step == recipe.max_steps:
+            values = {**means.reduce(), **throughput.reduce()}
+            values.update({"train/lr": rate, "train/grad_norm": grad_norm})
+            values["train/skipped_steps"] = state.num_skipped_steps
+            training.curves.scalars(values, state.step)
+            progress.advance(
+                f"loss {values['train/loss']:.4f}, {values['perf/pairs_per_second']:.0f} pairs/s"
+            )
+        else:
+            progress.advance()
+        stopping = collectives.any_rank(training.stop.raised, training.accelerator.device)
+        paused_at = throughput.pause()
+        last = state.step == recipe.max_steps
+        every = recipe.evaluation.every_steps
+        if every and state.step % every == 0 and not last and not stopping:
+            training.evaluate(state.step)
+            training.engines.student.train()
+        every = recipe.checkpoint.every_steps
+        if last or stopping or (every and state.step % every == 0):
+            training.save(state)
+        throughput.resume(paused_at)
+        if stopping and not last:
+            progress.say(f"stopped after step {state.step}; run the same command to go on")
+            progress.close()
+            return False
+    progress.close()
+    return True
+
+
+def _agreed_batches(training: Training) -> Iterator[Batch]:
+    """The stream's batches; an error on one rank becomes an error on all."""
+    batches = iter(training.stream)
+    while True:
+        batch, error = training.stream.take(batches)
+        if collectives.any_rank(error is not None, training.accelerator.device):
+            raise error or InputError(
+                "another rank cannot read its bitext", "readable shards", "see its message"
+            )
+        assert batch is not None, "an endless stream does not end"
+        yield batch.to(training.accelerator.device)
+
+
+def _optimizer_step(
+    training: Training, batches: Iterator[Batch], means: RunningMeans, throughput: Throughput
+) -> float:
+    """Forward, backward and step over the accumulated micro-batches; returns the gradient norm."""
+    accelerator, engines = training.accelerator, training.engines
+    done, failures = 0, 0
+    grad_norm: Tensor | float | None = None
+    while done < training.recipe.data.accumulation_steps:
+        batch = next(batches)
+        with accelerator.accumulate(engines.student):
+            encodings = encode_batch(training, batch)
+            output = training.objective(encodings, training.state.step)
+            # Ranks must agree before backward, or one waits for gradients that never come.
+            if collectives.any_rank(
+                not bool(torch.isfinite(output.loss.detach())), accelerator.device
+            ):
+                failures += 1
+                training.state.num_skipped_steps += 1
+                # The next micro-batch takes this one's place in the accumulation.
+                accelerator.step -= 1
+                _give_up_if_diverged(training, batch, failures)
+                continue
+            failures = 0
+            accelerator.backward(output.loss)
+            grad_norm = _clip(training)
+            engines.optimizer.step()
+            engines.optimizer.zero_grad()
+        done += 1
+        num_pairs = len(batch) * collectives.world_size()
+        training.state.num_pairs_seen += num_pairs
+        throughput.add(num_pairs)
+        means.add(output.loss_B, batch.pair_codes, _figures(output, encodings))
+    return float(grad_norm) if grad_norm is not None else 0.0
+
+
+def encode_batch(training: Training, batch: Batch) -> Encodings:
+    """Encode a micro-batch: the teacher without gradient, the student with. Collective."""
+    engines, objective = training.engines, training.objective
+    document, document_BLD, teacher_source_BND = None, None, None
+    with torch.no_grad():
+        teacher_BMD = engines.teacher(batch.target.input_ids, batch.target.attention_mask)
+        if objective.ranks_documents:
+            document = training.teacher_text.documents(batch.target_texts)
+            document = document.to(training.accelerator.device)
+            document_BLD = engines.teacher(document.input_ids, document.attention_mask)
+        if objective.asks_teacher_for_source:
+            teacher_source_BND = engines.teacher(
+                batch.source.input_ids, batch.source.attention_mask
+            )
+    student_BND = engines.student(batch.source.input_ids, batch.source.attention_mask)
+    # A checksum tells equal sentences apart well enough within a batch.
+    codes = torch.tensor([zlib.crc32(text.encode()) for text in batch.target_texts])
+    return Encodings(
+        student_BND=student_BND,
+        student=batch.source,
+        teacher_BMD=teacher_BMD,
+        teacher=batch.target,
+        document_BLD=document_BLD,
+        document=document,
+        teacher_source_BND=teacher_source_BND,
+        sentence_codes_B=codes.to(student_BND.device),
+    )
+
+
+def _clip(training: Training) -> Tensor | float | None:
+    """Clip to the recipe's norm where that is not DeepSpeed's work; the norm before clipping."""
+    accelerator, engines = training.accelerator, training.engines
+    if not accelerator.sync_gradients:
+        return None
+    if engines.zero_stage is not None:
+        return engines.student.get_global_grad_norm()  # type: ignore[operator]
+    limit = training.recipe.optimizer.max_grad_norm or float("inf")
+    return accelerator.clip_grad_norm_(engines.student.parameters(), limit)
+
+
+def _figures(output: CombinedOutput, encodings: Encodings) -> dict[str, Tensor]:
+    """Objective metrics, and the norm of the mean token: near 1 when all tokens are the same."""
+    mask_BN = encodings.student.scoring_mask
+    tokens = encodings.student_BND.detach()[mask_BN]
+    return {**output.metrics, "collapse/mean_token_norm": tokens.mean(dim=0).norm()}
+
+
+def _give_up_if_diverged(training: Training, batch: Batch, failures: int) -> None:
+    if failures < MAX_NON_FINITE:
+        return
+    path = Path(training.recipe.run_directory) / f"diverged-rank-{collectives.rank()}.json"
+    path.write_text(json.dumps({"step": training.state.step, "keys": batch.keys}) + "\n")
+    raise DivergedError(
+        f"step {training.state.step}: no finite loss in {failures} micro-batches in a row; "
+        f"lower optimizer.learning_rate, or look at the last batch's keys in {path}"
+    )

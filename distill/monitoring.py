@@ -1,0 +1,203 @@
+"""What a person watches: TensorBoard curves, a progress bar, and running sums between log steps.
+
+Rank 0 alone writes; other ranks hold the same object and it does nothing.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+from torch.utils.tensorboard import SummaryWriter
+from tqdm import tqdm
+
+from distill import collectives
+
+T = TypeVar("T")
+
+
+class Progress:
+    """A progress bar on a terminal; elsewhere a line now and then with rate and time left.
+
+    Args:
+        total: number of steps.
+        description: what is being done.
+        initial: steps done before.
+        every_seconds: least time between two lines where there is no terminal.
+        enabled: False on ranks that stay silent.
+    """
+
+    def __init__(
+        self,
+        total: int,
+        description: str,
+        *,
+        initial: int = 0,
+        every_seconds: float = 15.0,
+        enabled: bool = True,
+    ) -> None:
+        self.total, self.description, self.done = total, description, initial
+        self._enabled, self._every = enabled, every_seconds
+        self._start, self._first, self._last_line = time.monotonic(), initial, time.monotonic()
+        self._figures = ""
+        self._bar: Any = None
+        if enabled and sys.stderr.isatty():
+            self._bar = tqdm(total=total, desc=description, initial=initial, dynamic_ncols=True)
+
+    def advance(self, figures: str = "") -> None:
+        """Count one step; `figures` stand beside the bar from now on."""
+        self.done += 1
+        self._figures = figures or self._figures
+        if self._bar is not None:
+            self._bar.set_postfix_str(self._figures, refresh=False)
+            self._bar.update()
+        elif self._enabled:
+            now = time.monotonic()
+            if now - self._last_line >= self._every or self.done == self.total:
+                self._last_line = now
+                print(self._line(now), file=sys.stderr, flush=True)
+
+    def _line(self, now: float) -> str:
+        rate = (self.done - self._first) / max(now - self._start, 1e-9)
+        left = (self.total - self.done) / rate if rate > 0 else 0.0
+        speed = f"{rate:.2f} steps/s" if rate >= 1 else f"{1 / max(rate, 1e-9):.2f} s/step"
+        text = f"{self.description}: {self.done}/{self.total}, {speed}, {left:.0f} s left"
+        return f"{text}, {self._figures}" if self._figures else text
+
+    def say(self, text: str) -> None:
+        """Print a line without tearing the bar."""
+        if self._bar is not None:
+            self._bar.write(text, file=sys.stderr)
+        elif self._enabled:
+            print(text, file=sys.stderr, flush=True)
+
+    def close(self) -> None:
+        """Leave the bar as it stands."""
+        if self._bar is not None:
+            self._bar.close()
+
+
+class Curves:
+    """TensorBoard scalars of a training run, written by rank 0."""
+
+    def __init__(self, directory: Path, enabled: bool, purge_step: int | None = None) -> None:
+        # After a resume, points of the steps that are trained again are hidden.
+        self._writer = SummaryWriter(str(directory), purge_step=purge_step) if enabled else None
+
+    def scalars(self, values: Mapping[str, float], step: int) -> None:
+        """Write one point on each curve."""
+        if self._writer is not None:
+            for name, value in values.items():
+                self._writer.add_scalar(name, value, step)
+            self._writer.flush()
+
+    def image(self, name: str, image_CHW: Tensor, step: int) -> None:
+        """Write a picture (3, H, W) with values in [0, 1]."""
+        if self._writer is not None:
+            self._writer.add_image(name, image_CHW, step)
+
+    def close(self) -> None:
+        """Flush and close the event file."""
+        if self._writer is not None:
+            self._writer.close()
+
+
+class RunningMeans:
+    """Sums between two log steps, reduced over ranks once: no sync and no collective per step.
+
+    Args:
+        pairs: language pairs, in the order of their codes.
+        device: where sums are kept.
+    """
+
+    def __init__(self, pairs: Sequence[str], device: torch.device) -> None:
+        self.pairs, self.device = list(pairs), device
+        self._clear()
+
+    def _clear(self) -> None:
+        self._loss = torch.zeros(len(self.pairs), dtype=torch.float64, device=self.device)
+        self._count = torch.zeros(len(self.pairs), dtype=torch.float64, device=self.device)
+        self._metrics: dict[str, Tensor] = {}
+        self._steps = 0
+
+    def add(
+        self, loss_B: Tensor, pair_codes_B: Tensor, metrics: Mapping[str, Tensor | float]
+    ) -> None:
+        """Take in one micro-batch's detached losses and metrics."""
+        self._loss.index_add_(0, pair_codes_B, loss_B.double())
+        self._count.index_add_(0, pair_codes_B, torch.ones_like(loss_B, dtype=torch.float64))
+        for name, value in metrics.items():
+            number = torch.as_tensor(value, dtype=torch.float64, device=self.device)
+            self._metrics[name] = self._metrics.get(name, 0) + number
+        self._steps += 1
+
+    def reduce(self) -> dict[str, float]:
+        """Means over all ranks since the last call, and start again. Collective.
+
+        ``train/loss`` is the mean over pairs of all ranks; ``train/loss_by_pair/<pair>`` that of
+        one language; ``train/share/<pair>`` its realised share; other names are means over steps.
+        """
+        names = sorted(self._metrics)
+        figures = [self._metrics[name].reshape(1) for name in names]
+        packed = torch.cat([self._loss, self._count, *figures])
+        total = collectives.sum_over_ranks(packed).tolist()
+        num = len(self.pairs)
+        loss, count, rest = total[:num], total[num : 2 * num], total[2 * num :]
+        all_pairs = max(sum(count), 1.0)
+        values = {"train/loss": sum(loss) / all_pairs}
+        for index, pair in enumerate(self.pairs):
+            if count[index]:
+                values[f"train/loss_by_pair/{pair}"] = loss[index] / count[index]
+            values[f"train/share/{pair}"] = count[index] / all_pairs
+        steps = max(self._steps, 1) * collectives.world_size()
+        values.update({name: value / steps for name, value in zip(names, rest, strict=True)})
+        self._clear()
+        return values
+
+
+class Throughput:
+    """Pairs per second and the share of time spent waiting for data."""
+
+    def __init__(self) -> None:
+        self._start = time.monotonic()
+        self._waited = 0.0
+        self._pairs = 0
+
+    def timed(self, batches: Iterable[T]) -> Iterator[T]:
+        """Yield from `batches`, counting the time until each arrives as waiting."""
+        iterator = iter(batches)
+        while True:
+            start = time.monotonic()
+            try:
+                batch = next(iterator)
+            except StopIteration:
+                return
+            self._waited += time.monotonic() - start
+            yield batch
+
+    def add(self, num_pairs: int) -> None:
+        """Count pairs that all ranks trained on."""
+        self._pairs += num_pairs
+
+    def pause(self) -> float:
+        """Time now; give it to `resume` to leave a pause such as an evaluation out."""
+        return time.monotonic()
+
+    def resume(self, paused_at: float) -> None:
+        """Leave out the time since `paused_at`."""
+        self._start += time.monotonic() - paused_at
+
+    def reduce(self) -> dict[str, float]:
+        """Figures since the last call, and start again."""
+        elapsed = max(time.monotonic() - self._start, 1e-9)
+        values = {
+            "perf/pairs_per_second": self._pairs / elapsed,
+            "perf/data_wait_fraction": self._waited / elapsed,
+        }
+        self.__init__()  # type: ignore[misc]
+        return values

@@ -1,0 +1,128 @@
+"""Evaluation of a training run: which systems, which collections, and where figures go."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+from accelerate import Accelerator
+
+from distill import collectives
+from distill.config import Recipe
+from distill.encoders.text import TextEncoder
+from distill.evaluation.collections import Collection, load_collection, select_pairs
+from distill.evaluation.evaluate import evaluate_systems
+from distill.evaluation.systems import DocumentIndex, System, index_documents
+from distill.evaluation.table import format_table
+from distill.loop import StopFlag
+from distill.monitoring import Curves
+from distill.zero import Engines
+
+
+def load_collections(recipe: Recipe) -> list[Collection]:
+    """The recipe's collections, each with the recipe's pairs that it has queries for.
+
+    Raises:
+        InputError: a collection is broken or has none of the pairs.
+    """
+    found = []
+    for path in recipe.evaluation.collections:
+        collection = load_collection(path)
+        pairs = [pair for pair in recipe.pairs if pair in collection.pairs]
+        found.append(select_pairs(collection, pairs or recipe.pairs))
+    return found
+
+
+class RunEvaluation:
+    """Evaluates teacher and student on the recipe's collections. Methods are collective."""
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        accelerator: Accelerator,
+        engines: Engines,
+        student_text: TextEncoder,
+        teacher_text: TextEncoder,
+        teacher_hash: str,
+        curves: Curves,
+        stop: StopFlag,
+    ) -> None:
+        self._recipe, self._accelerator, self._engines = recipe, accelerator, engines
+        self._teacher_text, self._teacher_hash = teacher_text, teacher_hash
+        self._curves, self._stop = curves, stop
+        self._collections = load_collections(recipe)
+        self._indexes: dict[str, DocumentIndex] = {}
+        self._results: dict[str, list[dict[str, Any]]] = {}
+
+        def by_teacher(tokens):  # type: ignore[no-untyped-def]
+            return engines.teacher(tokens.input_ids, tokens.attention_mask)
+
+        def by_student(tokens):  # type: ignore[no-untyped-def]
+            return engines.student(tokens.input_ids, tokens.attention_mask)
+
+        self._by_teacher = by_teacher
+        self._systems = [
+            System("teacher_zero_shot", by_teacher, teacher_text, frozen=True),
+            System("student", by_student, student_text),
+            System("teacher_english", by_teacher, teacher_text, english=True, frozen=True),
+        ]
+
+    def full(self, step: int) -> None:
+        """All collections."""
+        for collection in self._collections:
+            self._evaluate(collection, step)
+
+    def during(self, step: int) -> None:
+        """The collections that the recipe wants inside training."""
+        wanted = self._recipe.evaluation.during
+        for collection in self._collections:
+            if not wanted or collection.name in wanted:
+                self._evaluate(collection, step)
+
+    def table(self) -> str:
+        """The last results of every collection as text; on rank 0."""
+        return "\n\n".join(format_table(results) for results in self._results.values())
+
+    def _evaluate(self, collection: Collection, step: int) -> None:
+        settings, device = self._recipe.evaluation, self._accelerator.device
+        training = self._engines.student.training
+        self._engines.student.eval()
+        if collection.name not in self._indexes:
+            self._indexes[collection.name] = index_documents(
+                collection,
+                self._by_teacher,
+                self._teacher_text,
+                cache_directory=settings.cache,
+                model_key=self._teacher_hash,
+                batch_size=settings.batch_size,
+                device=device,
+                should_stop=lambda: self._stop.raised,
+            )
+        results = evaluate_systems(
+            self._indexes[collection.name],
+            self._systems,
+            Path(self._recipe.run_directory) / "evaluation",
+            step=step,
+            world_size=collectives.world_size(),
+            zero_stage=self._engines.zero_stage or 0,
+            batch_size=settings.batch_size,
+            device=device,
+            should_stop=lambda: self._stop.raised,
+        )
+        self._results[collection.name] = results
+        self._engines.student.train(training)
+        self._log(collection.name, results, step)
+
+    def _log(self, name: str, results: list[dict[str, Any]], step: int) -> None:
+        student = next(result for result in results if result["system"] == "student")
+        values = {
+            f"eval/{name}/AP/{pair}": figures["AP"] for pair, figures in student["pairs"].items()
+        }
+        values[f"eval/{name}/AP/macro"] = student["means"]["all"]["AP"]
+        self._curves.scalars(values, step)
+        if collectives.rank() == 0:
+            means = ", ".join(
+                f"{result['system']} {result['means']['all']['AP']:.4f}" for result in results
+            )
+            print(f"step {step}, {name}: macro AP {means}", file=sys.stderr, flush=True)
