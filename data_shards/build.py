@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import uuid
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
@@ -30,10 +31,12 @@ from data_shards.format import (
     Split,
     write_manifest,
 )
-from data_shards.opening import STDIN, require_file, sha256_of
+from data_shards.identification import require_identifier, scripts_of
+from data_shards.opening import STDIN, is_local_file, require_file, sha256_of
 from data_shards.parallel import run_tasks
 from data_shards.partition import PairPlan, ShardTask, plan_pair
-from data_shards.readers import BitextInput, Row, read_held_out, read_rows
+from data_shards.readers import read_held_out, read_rows
+from data_shards.rows import BitextInput, Row
 from data_shards.runs import ChunkRules, open_run, pairs_in_range, write_run
 from data_shards.space import require_space
 from data_shards.tarfiles import write_shard
@@ -63,6 +66,8 @@ class BuildSettings:
     """Training shards per pair; 0 lets `pairs_per_shard` decide."""
     pairs_per_shard: int = 10_000
     """Pairs in a shard, about, where `num_shards` is 0 and for the dev split."""
+    compression: str = "none"
+    """"none", or "gzip": .tar.gz shards, smaller to store and send; streams unpack them first."""
     workers: int = 1
     """Processes that clean and write."""
     overwrite: bool = False
@@ -75,12 +80,19 @@ class BuildSettings:
             if getattr(self, option) < 1:
                 found = f"--{option.replace('_', '-')}: {getattr(self, option)}"
                 raise InputError(found, "at least 1", "leave it out for the default")
+        if self.compression not in ("none", "gzip"):
+            raise InputError(f"--compression: {self.compression!r}", "none or gzip", "choose one")
         if self.num_shards < 0:
             raise InputError(f"--num-shards: {self.num_shards}", "0 or more", "leave it out")
         if not self.inputs:
             raise InputError("no input", "at least one --pair PAIR=FILE", "name a file of bitext")
-        for item in self.inputs:
-            parse_pair(item.pair, "--pair")
+        pairs = [parse_pair(item.pair) for item in self.inputs]
+        languages = tuple({code: None for pair in pairs for code in (pair.source, pair.target)})
+        if self.cleaning.check_script:
+            for language in languages:
+                scripts_of(language)
+        if self.cleaning.language_identifier == "lingua":
+            require_identifier(languages)
 
     def rules(self) -> dict[str, Any]:
         """The settings that decide what the shards contain, for the manifest."""
@@ -89,6 +101,7 @@ class BuildSettings:
             "dev_fraction": self.dev_fraction,
             "num_shards": self.num_shards,
             "pairs_per_shard": self.pairs_per_shard,
+            "compression": self.compression,
         }
 
 
@@ -111,7 +124,10 @@ def build(settings: BuildSettings, progress: bool = True) -> tuple[Manifest, boo
     for path in settings.held_out:
         require_file(path)
     checksums = {
-        path: sha256_of(path) for item in settings.inputs for path in item.paths if path != STDIN
+        path: sha256_of(path)
+        for item in settings.inputs
+        for path in item.paths
+        if is_local_file(path)
     }
     fingerprint = _fingerprint(settings, checksums)
     workspace = Workspace(settings.output, fingerprint)
@@ -131,6 +147,7 @@ def build(settings: BuildSettings, progress: bool = True) -> tuple[Manifest, boo
             workspace.run_paths(pair),
             settings.num_shards,
             settings.pairs_per_shard,
+            settings.compression,
         )
         for pair in pairs
     }
@@ -152,6 +169,9 @@ def _fingerprint(settings: BuildSettings, checksums: dict[str, str]) -> str:
     ]
     held_out = [sha256_of(path) for path in settings.held_out]
     described = [FORMAT_VERSION, settings.rules(), inputs, held_out]
+    if any(path == STDIN for item in settings.inputs for path in item.paths):
+        # What comes in next time is not known to be the same: such a build is never resumed.
+        described.append(uuid.uuid4().hex)
     return hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()
 
 
@@ -169,7 +189,7 @@ def _write_runs(
             for number, chunk in enumerate(_chunks(rows)):
                 path = workspace.run_path(item.pair, file_number, number)
                 if not path.exists():
-                    yield path, file_number, item.name, chunk, rules
+                    yield path, item.pair, file_number, item.name, chunk, rules
                 bar.update(len(chunk))
 
     with tqdm(desc="reading", unit=" pairs", unit_scale=True, disable=not progress) as bar:

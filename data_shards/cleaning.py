@@ -7,7 +7,9 @@ import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass, fields
 
+from data_shards.identification import in_wrong_language, in_wrong_script
 from distill.errors import InputError
+from distill.languages import LanguagePair
 
 #: Reasons in the order in which they are tried; a pair is counted under the first that holds.
 REASONS = (
@@ -16,9 +18,9 @@ REASONS = (
     "too_long",
     "length_ratio",
     "identical",
+    "held_out",
     "script",
     "language",
-    "held_out",
     "duplicate",
 )
 
@@ -38,7 +40,8 @@ class CleaningRules:
     check_script: bool = False
     """Drop pairs with a side that is mostly not in its language's script."""
     language_identifier: str = "none"
-    """"none", or "lingua": drop pairs with a long side in another language."""
+    """"none", or "lingua": drop pairs with a side of 20 characters or more that the package
+    lingua-language-detector is sure is in another language."""
     malformed: str = "error"
     """"error": a line that cannot be read ends the build; "drop": it is dropped and counted."""
 
@@ -111,11 +114,11 @@ def held_out_hashes(texts: Iterable[str]) -> frozenset[int]:
 
 
 def drop_reason(
-    source: str, target: str, rules: CleaningRules, held_out: frozenset[int]
+    source: str, target: str, pair: LanguagePair, rules: CleaningRules, held_out: frozenset[int]
 ) -> str | None:
     """Why a normalised pair is dropped by what it is alone, or None to keep it.
 
-    Duplicates, scripts and languages are judged elsewhere.
+    Duplicates are found later, where a shard is gathered.
     """
     if not source or not target:
         return "empty"
@@ -128,6 +131,11 @@ def drop_reason(
         return "identical"
     if held_out and (held_out_hash(source) in held_out or held_out_hash(target) in held_out):
         return "held_out"
+    sides = ((source, pair.source, pair.target), (target, pair.target, pair.source))
+    if rules.check_script and any(in_wrong_script(text, own) for text, own, _ in sides):
+        return "script"
+    if rules.language_identifier == "lingua" and any(in_wrong_language(*side) for side in sides):
+        return "language"
     return None
 
 

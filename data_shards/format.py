@@ -57,9 +57,9 @@ def key_name(key: int) -> str:
     return f"{key >> _LINE_BITS:03d}-{key & (1 << _LINE_BITS) - 1:09d}"
 
 
-def shard_name(pair: str, split: str, number: int) -> str:
+def shard_name(pair: str, split: str, number: int, compression: str = "none") -> str:
     """Path of a shard below the root, with forward slashes: ``sw-en/train-000000.tar``."""
-    return f"{pair}/{split}-{number:06d}.tar"
+    return f"{pair}/{split}-{number:06d}.tar" + (".gz" if compression == "gzip" else "")
 
 
 def index_name(shard: str) -> str:
@@ -75,7 +75,7 @@ def encode_sample(source: str, target: str, origin: str = "") -> bytes:
 
 @dataclass(frozen=True)
 class Shard:
-    """One tar with its index."""
+    """One tar with its index. `bytes` and `sha256` are those of the file, compressed or not."""
 
     name: str
     num_pairs: int

@@ -6,17 +6,24 @@ import bz2
 import contextlib
 import gzip
 import hashlib
+import io
 import lzma
 import sys
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO, cast
+from typing import Any, BinaryIO, cast
 
 from distill.errors import InputError
 
 STDIN = "-"
+HUGGING_FACE = "hf:"
 COMPRESSED_SUFFIXES = (".gz", ".xz", ".bz2", ".zst")
+
+
+def is_local_file(path: str) -> bool:
+    """Whether an input is a file here: not standard input, not a data set of a hub."""
+    return path != STDIN and not path.startswith(HUGGING_FACE)
 
 
 def require_file(path: str) -> None:
@@ -25,7 +32,7 @@ def require_file(path: str) -> None:
     Raises:
         InputError: it does not, is a folder, or is empty.
     """
-    if path == STDIN:
+    if not is_local_file(path):
         return
     file = Path(path)
     if not file.exists():
@@ -87,11 +94,40 @@ def _open_zstandard(path: str) -> Iterator[BinaryIO]:
             f"{path}: zstandard is not installed", "the package", "pip install zstandard"
         ) from error
     try:
-        with zstandard.open(path, "rb") as file:
-            yield file
+        with open(path, "rb") as file:
+            yield io.BufferedReader(_Frames(file, zstandard.ZstdDecompressor()))
     except zstandard.ZstdError as error:
         found = f"{path}: {error}"
         raise InputError(found, "whole .zst data", "fetch the file again") from error
+
+
+class _Frames(io.RawIOBase):
+    """Decompressed bytes of zstandard frames; unlike the package's reader, misses a cut-off end."""
+
+    def __init__(self, file: BinaryIO, decompressor: Any) -> None:
+        self._file, self._decompressor = file, decompressor
+        self._frame: Any = None
+        self._packed = self._ready = b""
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        while not self._ready:
+            self._packed = self._packed or self._file.read(1 << 16)
+            if not self._packed:
+                if self._frame is not None:
+                    raise EOFError("compressed file ended before the end of its last frame")
+                return 0
+            if self._frame is None:
+                self._frame = self._decompressor.decompressobj()
+            self._ready = self._frame.decompress(self._packed)
+            self._packed = b""
+            if self._frame.eof:
+                self._packed, self._frame = self._frame.unused_data, None
+        size = min(len(buffer), len(self._ready))
+        buffer[:size], self._ready = self._ready[:size], self._ready[size:]
+        return size
 
 
 def sha256_of(path: Path | str) -> str:

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from data_shards.format import SPLITS, shard_name
-from data_shards.readers import BitextInput
+from data_shards.rows import BitextInput
 from data_shards.runs import Run, open_run, split_slice
 from distill.errors import InputError
 
@@ -49,6 +49,7 @@ def plan_pair(
     paths: list[Path],
     num_shards: int,
     pairs_per_shard: int,
+    compression: str = "none",
 ) -> PairPlan:
     """Decide the shards of a pair from its runs.
 
@@ -58,6 +59,7 @@ def plan_pair(
         paths: its runs.
         num_shards: training shards wanted; 0 lets `pairs_per_shard` decide.
         pairs_per_shard: pairs in a shard, about.
+        compression: "none" or "gzip", which names the shards.
 
     Raises:
         InputError: an input of which nothing was kept, or more shards than pairs.
@@ -74,7 +76,9 @@ def plan_pair(
         wanted = (num_shards if split == "train" else 0) or -(-count // pairs_per_shard)
         bounds = _hash_bounds(pair, runs, split, wanted) if count else []
         for number, (first, last) in enumerate(bounds):
-            tasks.append(ShardTask(shard_name(pair, split, number), split, first, last))
+            tasks.append(
+                ShardTask(shard_name(pair, split, number, compression), split, first, last)
+            )
     return PairPlan(paths, read, dropped, tasks)
 
 
@@ -88,7 +92,7 @@ def _require_kept_rows(pair: str, inputs: Sequence[BitextInput], runs: list[Run]
             reasons = ", ".join(f"{reason} {count}" for reason, count in counts.most_common())
             read_here = sum(run.read for run in of_file)
             raise InputError(
-                f"{' + '.join(item.paths)}: all of {read_here} lines dropped ({reasons})",
+                f"{item.where}: all of {read_here} lines dropped ({reasons})",
                 f"pairs of {pair}",
                 "check the columns, the pair's direction and the limits of cleaning",
             )

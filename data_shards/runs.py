@@ -19,7 +19,8 @@ import numpy as np
 
 from data_shards.cleaning import CleaningRules, drop_reason, in_dev_split, normalise, text_hash
 from data_shards.format import SPLITS, pack_key
-from data_shards.readers import Row
+from data_shards.rows import Row
+from distill.languages import parse_pair
 
 ROW_DTYPE = np.dtype(
     [
@@ -44,9 +45,19 @@ class ChunkRules:
 
 
 def write_run(
-    path: Path, file_number: int, origin: str, rows: Sequence[Row], rules: ChunkRules
+    path: Path, pair: str, file_number: int, origin: str, rows: Sequence[Row], rules: ChunkRules
 ) -> None:
-    """Clean a chunk of rows and write its run, at once or not at all."""
+    """Clean a chunk of rows and write its run, at once or not at all.
+
+    Args:
+        path: where the run goes.
+        pair: code of the language pair.
+        file_number: number of the input among those of the pair, for the keys.
+        origin: origin of pairs whose row names none.
+        rows: the chunk.
+        rules: how to clean and split it.
+    """
+    languages = parse_pair(pair)
     dropped: Counter[str] = Counter()
     records: list[tuple[int, int, int, bytes, bytes, bytes]] = []
     for number, raw_source, raw_target, raw_origin in rows:
@@ -54,7 +65,7 @@ def write_run(
             dropped["malformed"] += 1
             continue
         source, target = normalise(raw_source), normalise(raw_target)
-        reason = drop_reason(source, target, rules.cleaning, rules.held_out)
+        reason = drop_reason(source, target, languages, rules.cleaning, rules.held_out)
         if reason is not None:
             dropped[reason] += 1
             continue

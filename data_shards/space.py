@@ -8,8 +8,9 @@ from itertools import islice
 from pathlib import Path
 
 from data_shards.format import encode_sample
-from data_shards.opening import COMPRESSED_SUFFIXES, STDIN
-from data_shards.readers import BitextInput, read_rows
+from data_shards.opening import COMPRESSED_SUFFIXES, is_local_file
+from data_shards.readers import read_rows
+from data_shards.rows import BitextInput
 from data_shards.tarfiles import stored_bytes
 from distill.errors import InputError
 
@@ -23,7 +24,7 @@ _ROW_BYTES = 70
 def estimated_bytes(item: BitextInput, policy: str) -> int:
     """Bytes that an input takes at the peak: its runs and its shards, were nothing dropped.
 
-    Judged by the first rows; standard input counts as nothing, since its size is not known.
+    Judged by the first rows.
     """
     text = stored = 0
     for _, source, target, origin in islice(read_rows(item, policy), _SAMPLE_ROWS):
@@ -40,10 +41,14 @@ def estimated_bytes(item: BitextInput, policy: str) -> int:
 def require_space(inputs: Sequence[BitextInput], output: Path, policy: str) -> None:
     """Check that the build fits on the disk of `output`.
 
+    Standard input and data sets of a hub count as nothing, since their size is not known.
+
     Raises:
         InputError: it does not, by the estimate.
     """
-    needed = sum(estimated_bytes(item, policy) for item in inputs if STDIN not in item.paths)
+    needed = sum(
+        estimated_bytes(item, policy) for item in inputs if all(map(is_local_file, item.paths))
+    )
     existing = output.absolute()
     while not existing.exists():
         existing = existing.parent

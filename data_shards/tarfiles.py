@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import os
 import zlib
 from collections.abc import Iterable
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 
@@ -37,12 +39,26 @@ def stored_bytes(payload_bytes: int) -> int:
     return _BLOCK + -(-payload_bytes // _BLOCK) * _BLOCK
 
 
+class _Hashed:
+    """A file for writing that hashes what goes through."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file, self.digest = file, hashlib.sha256()
+
+    def write(self, data: bytes) -> int:
+        self.digest.update(data)
+        return self._file.write(data)
+
+    def flush(self) -> None:
+        self._file.flush()
+
+
 def write_shard(root: Path, name: str, samples: Iterable[tuple[int, str, str, str]]) -> Shard:
     """Write one shard and its index; neither has its final name before it is whole.
 
     Args:
         root: folder of the build.
-        name: path of the tar below `root`.
+        name: path of the tar below `root`; it is compressed if it ends in ``.gz``.
         samples: (key, source, target, origin) in the order they are to be stored.
 
     Returns:
@@ -51,27 +67,30 @@ def write_shard(root: Path, name: str, samples: Iterable[tuple[int, str, str, st
     path = root / name
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + ".partial")
-    digest = hashlib.sha256()
     rows: list[tuple[int, int, int, int, int, int]] = []
     offset = 0
-    with partial.open("wb", buffering=1 << 20) as file:
+    with partial.open("wb", buffering=1 << 20) as raw:
+        hashed = _Hashed(raw)
+        packed = gzip.GzipFile("", "wb", 6, hashed, mtime=0) if name.endswith(".gz") else None
+        file = packed or hashed
         for key, source, target, origin in samples:
             payload = encode_sample(source, target, origin)
             size = len(payload)
             member = tar_header(f"{key_name(key)}.json", size) + payload + _ZEROS[: -size % _BLOCK]
             file.write(member)
-            digest.update(member)
             crc32 = zlib.crc32(payload)
             rows.append((key, offset + _BLOCK, size, crc32, len(source), len(target)))
             offset += len(member)
         # The end of an archive is two empty blocks.
         file.write(_ZEROS * 2)
-        digest.update(_ZEROS * 2)
-        file.flush()
-        os.fsync(file.fileno())
+        if packed is not None:
+            packed.close()
+        raw.flush()
+        os.fsync(raw.fileno())
+        num_bytes = raw.tell()
     index_sha256 = _write_index(root / index_name(name), np.array(rows, dtype=INDEX_DTYPE))
     partial.replace(path)
-    return Shard(name, len(rows), offset + 2 * _BLOCK, digest.hexdigest(), index_sha256)
+    return Shard(name, len(rows), num_bytes, hashed.digest.hexdigest(), index_sha256)
 
 
 def _write_index(path: Path, index: np.ndarray) -> str:

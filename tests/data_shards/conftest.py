@@ -9,7 +9,7 @@ import pytest
 
 from data_shards.build import BuildSettings, build
 from data_shards.format import Manifest
-from data_shards.readers import BitextInput
+from data_shards.rows import BitextInput
 
 
 @pytest.fixture

@@ -1,0 +1,27 @@
+"""Reads a few samples of a build, for people to look at."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from itertools import islice
+from pathlib import Path
+
+from data_shards.format import Manifest, index_name, key_name, read_index
+
+
+def first_samples(root: Path, manifest: Manifest, pair: str, count: int) -> list[tuple[str, ...]]:
+    """(key, source, target, origin) of the first samples of a pair; shards are shuffled already."""
+    samples: list[tuple[str, ...]] = []
+    for split in manifest.pairs[pair].splits.values():
+        for shard in split.shards:
+            path = root / shard.name
+            index = read_index(root / index_name(shard.name), shard.num_pairs)
+            opener = gzip.open if path.suffix == ".gz" else open
+            with opener(path, "rb") as file:
+                for entry in islice(index, count - len(samples)):
+                    file.seek(int(entry["offset"]))
+                    sample = json.loads(file.read(int(entry["size"])))
+                    texts = (sample["source"], sample["target"], sample["origin"])
+                    samples.append((key_name(int(entry["key"])), *texts))
+    return samples
