@@ -50,7 +50,7 @@ class _DoubleArray:
 
     def _place(self, node: dict, position: int, label: int) -> None:
         labels = sorted(byte for byte in node if byte is not None)
-        base = self._find_base(([0] if None in node else []) + labels)
+        base = self._find_base([0, *labels] if None in node or not labels else labels)
         self.bases.add(base)
         has_value = _HAS_VALUE if None in node else 0
         self.units[position] = label | has_value | (position ^ base) << _OFFSET_SHIFT
