@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -12,10 +15,22 @@ from torch import nn
 from distill import collectives
 from distill.evaluation.encoding import encode_texts
 from distill.evaluation.measures import MEASURES, evaluate_run, macro_means, mean_over_queries
-from distill.evaluation.results import Result, write_per_query, write_results
+from distill.evaluation.results import (
+    Result,
+    per_query_name,
+    run_name,
+    write_per_query,
+    write_results,
+)
 from distill.evaluation.retrieve import EncodedQueries, query_texts, system_runs
 from distill.evaluation.runs import Run, write_run
-from distill.evaluation.systems import DocumentIndex, FinishedRuns, System, on_main
+from distill.evaluation.systems import (
+    DocumentIndex,
+    FinishedRuns,
+    FinishedSystem,
+    System,
+    on_main,
+)
 
 
 def evaluate_systems(
@@ -63,8 +78,9 @@ def evaluate_systems(
             written then.
     """
     collection = index.collection
+    variant = (depth, tuple(measures), candidates is not None)
     prepared = [
-        _encode(index, system, batch_size, device, should_stop)
+        (system, _encode(index, system, variant, batch_size, device, should_stop))
         for system in systems
         if not (isinstance(system, System) and system.english)
         or set(collection.english_queries) == set(collection.queries)
@@ -77,9 +93,16 @@ def evaluate_systems(
         for system, queries in prepared:
             if isinstance(system, FinishedRuns):
                 runs = {pair: system.runs.get(pair, {}) for pair in collection.pairs}
+                pairs = _score(index, system.name, runs, folder, measures)
+            elif queries is None:
+                pairs = _repeat(index.finished[system.name, variant], system.name, folder)
             else:
-                runs = system_runs(index, system, queries, candidates, depth, device, memory_mib)
-            pairs = _score(index, system.name, runs, folder, measures)
+                runs = system_runs(
+                    index, system.name, queries, candidates, depth, device, memory_mib
+                )
+                pairs = _score(index, system.name, runs, folder, measures)
+                if system.frozen:
+                    index.finished[system.name, variant] = FinishedSystem(folder, pairs)
             results.append(
                 {
                     "collection": collection.name,
@@ -100,23 +123,24 @@ def evaluate_systems(
 def _encode(
     index: DocumentIndex,
     system: System | FinishedRuns,
+    variant: tuple[Any, ...],
     batch_size: int,
     device: torch.device | str,
     should_stop: Callable[[], bool] | None,
-) -> tuple[System | FinishedRuns, EncodedQueries | None]:
-    """The system with its queries encoded, or None where its runs are known. Collective."""
+) -> EncodedQueries | None:
+    """The system's encoded queries; None where its runs are known already. Collective."""
     if isinstance(system, FinishedRuns):
-        return system, None
-    known = system.frozen and (system.name, index.collection.pairs[0]) in index.runs
-    # `index.runs` is filled on rank 0 only, and ranks must agree on what they encode.
+        return None
+    known = system.frozen and (system.name, variant) in index.finished
+    # `finished` is filled on rank 0 only, and ranks must agree on what they encode.
     if collectives.broadcast_object(known):
-        return system, None
+        return None
     texts = query_texts(index.collection, system)
     distinct = list(dict.fromkeys(text for of_pair in texts.values() for text in of_pair.values()))
     embeddings = encode_texts(
         system.encode_query, system.text.queries, distinct, batch_size, device, should_stop
     )
-    return system, EncodedQueries(texts, distinct, embeddings)
+    return EncodedQueries(texts, distinct, embeddings)
 
 
 def _score(
@@ -129,11 +153,25 @@ def _score(
     """Pair → means over queries; writes the run and the per-query values of each pair."""
     pairs = {}
     for pair, run in runs.items():
-        write_run(folder / f"{name}.{pair}.run", run, name)
+        write_run(folder / run_name(name, pair), run, name)
         values = evaluate_run(index.collection.qrels[pair], run, measures)
-        write_per_query(folder / f"{name}.{pair}.per-query.tsv", values)
+        write_per_query(folder / per_query_name(name, pair), values)
         pairs[pair] = mean_over_queries(values, measures)
     return pairs
+
+
+def _repeat(finished: FinishedSystem, name: str, folder: Path) -> dict[str, dict[str, float]]:
+    """Link the files of an earlier step: the system did not change, and runs are large."""
+    for pair in finished.pairs:
+        for file in (run_name(name, pair), per_query_name(name, pair)):
+            if folder == finished.folder:
+                continue
+            (folder / file).unlink(missing_ok=True)
+            try:
+                os.link(finished.folder / file, folder / file)
+            except OSError:  # A file system without hard links.
+                shutil.copyfile(finished.folder / file, folder / file)
+    return finished.pairs
 
 
 @contextmanager

@@ -15,6 +15,16 @@ from distill.evaluation.readers.lines import read_lines
 Result = dict[str, Any]
 
 
+def run_name(system: str, pair: str) -> str:
+    """File name of a system's run for a pair."""
+    return f"{system}.{pair}.run"
+
+
+def per_query_name(system: str, pair: str) -> str:
+    """File name of a system's per-query values for a pair."""
+    return f"{system}.{pair}.per-query.tsv"
+
+
 def write_per_query(path: Path, values: PerQuery) -> None:
     """Write ``measure<TAB>query<TAB>value`` lines, as ``trec_eval -q`` orders its columns."""
     lines = (
@@ -22,13 +32,18 @@ def write_per_query(path: Path, values: PerQuery) -> None:
         for query, of_query in values.items()
         for measure, value in of_query.items()
     )
-    path.write_text("".join(lines), encoding="utf-8")
+    replace_text(path, "".join(lines))
 
 
 def write_results(path: Path, results: list[Result]) -> None:
-    """Write results.json atomically."""
+    """Write results.json."""
+    replace_text(path, json.dumps(results, indent=2) + "\n")
+
+
+def replace_text(path: Path, text: str) -> None:
+    """Write a file at once: a reader sees the old one or the new one, a link keeps the old."""
     partial = path.with_name(path.name + ".partial")
-    partial.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+    partial.write_text(text, encoding="utf-8")
     os.replace(partial, path)
 
 

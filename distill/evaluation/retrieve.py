@@ -58,36 +58,29 @@ def query_texts(collection: Collection, system: System) -> dict[str, Texts]:
 
 def system_runs(
     index: DocumentIndex,
-    system: System,
-    queries: EncodedQueries | None,
+    name: str,
+    queries: EncodedQueries,
     candidates: Mapping[str, Run] | None,
     depth: int,
     device: torch.device | str,
     memory_mib: int,
 ) -> dict[str, Run]:
-    """Pair → run of a system; a frozen one's from the first time on. On rank 0.
+    """Pair → run of the system called `name`. On rank 0.
 
     Raises:
         InputError: embeddings that are not finite; candidates that are no documents here.
     """
-    pairs = index.collection.pairs
-    if queries is None:
-        return {pair: index.runs[system.name, pair] for pair in pairs}
     embeddings = queries.embeddings
     assert embeddings is not None  # rank 0
     if not bool(torch.isfinite(embeddings.vectors).all()):
         raise InputError(
-            f"{system.name}: query embeddings that are not finite",
+            f"{name}: query embeddings that are not finite",
             "finite unit vectors",
             "look for a diverged loss; lower the learning rate",
         )
     if candidates is None:
-        runs = _search(index, queries, embeddings, depth, device, memory_mib)
-    else:
-        runs = _rerank(index, queries, embeddings, candidates, depth, device, memory_mib)
-    if system.frozen:
-        index.runs.update({(system.name, pair): run for pair, run in runs.items()})
-    return runs
+        return _search(index, queries, embeddings, depth, device, memory_mib)
+    return _rerank(index, queries, embeddings, candidates, depth, device, memory_mib)
 
 
 def _search(

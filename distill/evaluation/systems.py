@@ -35,8 +35,8 @@ class System:
         english: search with the English originals of the queries (the upper bound).
         queries: other texts to search with, pair → query id → text, such as translations; for
             every judged query.
-        frozen: the encoder does not change between evaluations, so that its runs are computed
-            once per index and reported again at later steps.
+        frozen: the encoder does not change between evaluations, so that its results are
+            computed once per index and reported again at later steps, with links to its files.
     """
 
     name: str
@@ -60,6 +60,14 @@ class FinishedRuns:
     runs: dict[str, Run]
 
 
+@dataclass(frozen=True)
+class FinishedSystem:
+    """What was computed for a frozen system: the folder of its files, and values per pair."""
+
+    folder: Path
+    pairs: dict[str, dict[str, float]]
+
+
 @dataclass
 class DocumentIndex:
     """A collection's documents as the teacher encodes them; vectors on rank 0 only.
@@ -74,7 +82,7 @@ class DocumentIndex:
         text_of_passage: int64, for each passage its distinct text.
         document_of_passage: int64, ascending, for each passage its document's position in
             `document_ids`. A document that was not cut is one passage.
-        runs: runs of frozen systems, (system, pair) → run.
+        finished: results of frozen systems, see `evaluate`.
     """
 
     collection: Collection
@@ -82,7 +90,7 @@ class DocumentIndex:
     segments: list[PackedEmbeddings]
     text_of_passage: Tensor
     document_of_passage: Tensor
-    runs: dict[tuple[str, str], Run] = field(default_factory=dict)
+    finished: dict[tuple[Any, ...], FinishedSystem] = field(default_factory=dict)
 
     def document_scores(self, scores_PQ: Tensor) -> Tensor:
         """Scores of the segments' rows (P, Q) → scores (Q, documents) in tie order (MaxP)."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-_GROUP_TITLES = {
+GROUP_TITLES = {
     "all": "mean, all pairs",
     "low_resource": "mean, low-resource",
     "higher_resource": "mean, higher-resource",
@@ -17,7 +17,7 @@ def table_rows(results: Sequence[dict[str, Any]], measure: str) -> list[tuple[st
     rows = []
     for pair in results[0]["pairs"]:
         rows.append((pair, [result["pairs"][pair][measure] for result in results]))
-    for group, title in _GROUP_TITLES.items():
+    for group, title in GROUP_TITLES.items():
         if results[0]["means"].get(group):
             rows.append((title, [result["means"][group][measure] for result in results]))
     return rows

@@ -107,7 +107,11 @@ def test_frozen_systems_are_encoded_once(collection_directory, encode, text_enco
     assert made > 0
     assert len(forwards) == made
     assert [result["pairs"] for result in first] == [result["pairs"] for result in second]
-    assert (tmp_path / "animals" / "step-10" / "teacher_zero_shot.sw-en.run").is_file()
+    for name in ("teacher_zero_shot.sw-en.run", "teacher_zero_shot.de-en.per-query.tsv"):
+        steps = [(tmp_path / "animals" / f"step-{step}" / name) for step in (0, 10)]
+        assert steps[0].read_bytes() == steps[1].read_bytes()
+    evaluate_systems(index, systems, tmp_path, step=20, depth=2)  # another setting is no repeat
+    assert len(forwards) > made
 
 
 def test_english_is_left_out_without_english_queries(
