@@ -6,6 +6,7 @@ import unicodedata
 import zipfile
 from pathlib import Path
 
+import conversion
 import model
 import numpy as np
 import pytest
@@ -36,7 +37,7 @@ BY_HAND = {
 @pytest.fixture(scope="module")
 def converted(tiny_packed, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("converted")
-    model.convert(tiny_packed.path, folder)
+    conversion.convert(tiny_packed.path, folder)
     return folder
 
 
@@ -58,7 +59,7 @@ def test_known_weights_come_out(tiny_packed, converted: Path):
 
 
 def test_every_tensor_of_the_file_is_used_once(tiny_packed):
-    names = model.parameter_names(1)
+    names = conversion.parameter_names(1)
     assert set(names) == set(tiny_packed.tensors)
     assert len(set(names.values())) == len(names)
 
@@ -129,7 +130,7 @@ def test_damaged_files_are_refused(tiny_packed, make_packed, tmp_path: Path):
             read_packed_model(path)
     lacking = make_packed(tmp_path / "lacking.bin", leave_out="l0.v.b")
     with pytest.raises(InputError, match=r"l0\.v\.b: 0 weights, expected 32"):
-        model.build_model(read_packed_model(lacking.path))
+        conversion.build_model(read_packed_model(lacking.path))
 
 
 def write_wheel(path: Path, packed: Path) -> Path:
