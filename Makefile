@@ -1,0 +1,42 @@
+# Two commands do all set-up: `make demo` and `make test`.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+# A CUDA build where there is an NVIDIA driver; else the CPU build, which pip finds where PyTorch's
+# CPU index is configured (PIP_EXTRA_INDEX_URL), and PyPI's default build where it is not.
+TORCH := torch==2.13.0
+HAS_DRIVER := $(shell nvidia-smi >/dev/null 2>&1 && echo yes)
+
+.PHONY: demo test test-fast lint clean
+
+demo: $(VENV)/installed
+	$(BIN)/python launch/demo/run.py
+
+test: $(VENV)/installed-dev
+	$(BIN)/python -m pytest $(PYTEST_FLAGS)
+
+test-fast: $(VENV)/installed-dev
+	$(BIN)/python -m pytest -m "not slow" $(PYTEST_FLAGS)
+
+lint: $(VENV)/installed-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+$(VENV)/installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+ifeq ($(HAS_DRIVER),yes)
+	$(BIN)/python -m pip install --quiet $(TORCH)
+else
+	$(BIN)/python -m pip install --quiet "$(TORCH)+cpu" || $(BIN)/python -m pip install --quiet $(TORCH)
+endif
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable .
+	touch $@
+
+$(VENV)/installed-dev: $(VENV)/installed
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[dev]"
+	touch $@
+
+clean:
+	rm -rf $(VENV) runs models downloads data_shards/demo
