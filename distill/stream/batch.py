@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -11,12 +11,38 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from distill.errors import InputError
-from distill.stream.reading import Fault, FaultError, Sample, SampleReader
+from distill.stream.faults import Fault, FaultError
+from distill.stream.reading import Sample, SampleReader
+from distill.stream.stored_tokens import StoredSide
+from distill.stream.tokenisation import Tokenize, pad_tokens, rows_to_tokens
 from distill.tokens import Tokens
 
-#: Texts in, one row of tokens each out. Must be picklable, and cheap to pickle: an object that
-#: holds a path or a tokenizer, not a closure.
-Tokenize = Callable[[Sequence[str]], Tokens]
+#: Number of a shard, and row in it.
+Place = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class SideTokens:
+    """How the tokens of one side come about.
+
+    Attributes:
+        tokenize: tokenises texts.
+        stored: tokens kept beside the shards, used instead where given.
+        pad_multiple: N becomes a multiple of it.
+        pad_id: id of padding, where there is any to add.
+    """
+
+    tokenize: Tokenize
+    stored: StoredSide | None = None
+    pad_multiple: int = 1
+    pad_id: int = 0
+
+    def tokens(self, texts: Sequence[str], places: Sequence[Place]) -> Tokens:
+        """Tokens of the texts at these places."""
+        if self.stored is None:
+            return pad_tokens(self.tokenize(texts), self.pad_multiple, self.pad_id)
+        rows = [self.stored.row(number, row) for number, row in places]
+        return rows_to_tokens(rows, self.pad_multiple, self.pad_id)
 
 
 @dataclass(frozen=True)
@@ -77,25 +103,30 @@ class MicroBatchDraws:
 
 
 class MicroBatches(Dataset[Batch]):
-    """Map-style data set whose index is a `MicroBatchDraws`: workers hold no state of the order."""
+    """Map-style data set whose index is a `MicroBatchDraws`: workers hold no state of the order.
 
-    def __init__(
-        self, reader: SampleReader, tokenize_source: Tokenize, tokenize_target: Tokenize
-    ) -> None:
-        self.reader = reader
-        self.tokenize_source, self.tokenize_target = tokenize_source, tokenize_target
+    Args:
+        reader: reads the samples.
+        source: makes the tokens of the source side.
+        target: makes those of the target side.
+    """
+
+    def __init__(self, reader: SampleReader, source: SideTokens, target: SideTokens) -> None:
+        self.reader, self.source, self.target = reader, source, target
 
     def __getitem__(self, draws: MicroBatchDraws) -> Batch:
         faults: list[Fault] = []
-        samples = [
+        found = [
             self._sample(number, row, faults)
             for number, row in zip(draws.shard.tolist(), draws.row.tolist(), strict=True)
         ]
+        samples = [sample for _, sample in found]
+        places = [place for place, _ in found]
         sources = [sample.source for sample in samples]
         targets = [sample.target for sample in samples]
         return Batch(
-            source=self.tokenize_source(sources),
-            target=self.tokenize_target(targets),
+            source=self.source.tokens(sources, places),
+            target=self.target.tokens(targets, places),
             pair_codes=torch.from_numpy(draws.pair),
             keys=[sample.key for sample in samples],
             source_texts=sources,
@@ -104,16 +135,16 @@ class MicroBatches(Dataset[Batch]):
             faults=tuple(faults),
         )
 
-    def _sample(self, number: int, row: int, faults: list[Fault]) -> Sample:
+    def _sample(self, number: int, row: int, faults: list[Fault]) -> tuple[Place, Sample]:
+        """A sample or its replacement, and where it is."""
         try:
-            return self.reader.read(number, row)
+            return (number, row), self.reader.read(number, row)
         except FaultError as error:
             faults.append(error.fault)
-        for other_number, other_row in self.reader.replacements(number, row):
-            try:
-                return self.reader.read(other_number, other_row)
-            except FaultError:
-                continue
+        for place in self.reader.replacements(number, row):
+            sample = self.reader.read_or_none(*place)
+            if sample is not None:
+                return place, sample
         raise InputError(
             f"{faults[-1]}, and no replacement found",
             "readable shards",

@@ -2,35 +2,28 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections import Counter, deque
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from torch.utils.data import DataLoader
 
-from data_shards.format import read_index
 from distill.errors import InputError
-from distill.stream.batch import Batch, MicroBatchDraws, MicroBatches, Tokenize
+from distill.stream.batch import Batch, MicroBatchDraws, MicroBatches, SideTokens
 from distill.stream.cursor import Cursor, Step, steps_from
+from distill.stream.faults import FaultBudget
+from distill.stream.lengths import SampleLengths
+from distill.stream.loading import load_batches
 from distill.stream.mixing import Mixing
-from distill.stream.plan import Plan
-from distill.stream.reading import Fault, SampleReader
+from distill.stream.plan import Draws, Plan
+from distill.stream.prefetching import ShardPrefetcher
+from distill.stream.reading import SampleReader
 from distill.stream.shards import find_shards
-from distill.stream.workers import prepare_worker
-
-
-class TooManyFaultsError(InputError):
-    """More samples could not be read than `max_bad_fraction` allows.
-
-    Raised on the rank that met them: the training loop must let all ranks know before the next
-    collective, or they wait for this one until the timeout. See `BitextStream`.
-    """
+from distill.stream.sources import ShardCache
+from distill.stream.stored_tokens import open_stored
+from distill.stream.tokenisation import Tokenize, padding_id
 
 
 class BitextStream:
@@ -56,7 +49,9 @@ class BitextStream:
             raise error or InputError(...)
 
     Args:
-        roots: one folder of shards or several.
+        roots: one or several of: folders and URLs written by ``python -m data_shards build``,
+            with braces or wild cards for several; ``PAIR=TARS`` without a manifest
+            (`shards.find_shards`).
         pairs: language pairs, in the order of `pair_codes`; all that there are where None.
         split: "train" or "dev".
         seed: all shuffling follows from it.
@@ -75,6 +70,9 @@ class BitextStream:
         max_bad_fraction: share of unreadable samples that is borne.
         endless: go on from epoch to epoch.
         prefetch_batches: micro-batches that each worker prepares ahead.
+        pad_multiple: batches are padded to a multiple of so many tokens, for few shapes.
+        stored_tokens: read the tokens that `stored_tokens.store_tokens` kept beside the shards.
+        cache: where copies of shards go that are elsewhere or compressed.
 
     Raises:
         InputError: shards missing, a pair without samples, fewer samples than a global batch.
@@ -100,42 +98,61 @@ class BitextStream:
         max_bad_fraction: float = 0.001,
         endless: bool = False,
         prefetch_batches: int = 4,
+        pad_multiple: int = 1,
+        stored_tokens: bool = False,
+        cache: ShardCache | None = None,
     ) -> None:
         if not 0 <= rank < world_size:
             raise InputError(f"rank {rank} of {world_size}", "0 ≤ rank < world_size", "correct it")
-        for name, value in (("micro_batch", micro_batch), ("prefetch_batches", prefetch_batches)):
-            if value < 1:
-                raise InputError(f"{name}: {value}", "at least 1", "leave it out for the default")
+        _require_at_least(
+            1,
+            micro_batch=micro_batch,
+            prefetch_batches=prefetch_batches,
+            bucket_size=bucket_size,
+            pad_multiple=pad_multiple,
+        )
+        _require_at_least(
+            0, num_workers=num_workers, bucket_window=bucket_window, shuffle_window=shuffle_window
+        )
         root_list = [roots] if isinstance(roots, (str, Path)) else list(roots)
-        found = find_shards(root_list, pairs, split)
-        self._shards = [shard for shards in found.values() for shard in shards]
-        self._first_shard = np.cumsum([0, *(len(shards) for shards in found.values())])
-        self._indexes: dict[int, np.ndarray] = {}
+        cache = cache or ShardCache()
+        found = find_shards(root_list, pairs, split, cache)
+        shards = [shard for listed in found.values() for shard in listed]
+        self._first_shard = np.cumsum([0, *(len(listed) for listed in found.values())])
         self.plan = Plan(
             list(found),
-            [[shard.num_pairs for shard in shards] for shards in found.values()],
+            [[shard.num_pairs for shard in listed] for listed in found.values()],
             mixing=mixing,
             seed=seed,
             shuffle_window=shuffle_window,
             bucket_window=bucket_window,
             bucket_size=bucket_size,
-            lengths=self._lengths,
-            identity=[shard.identity for shard in self._shards],
+            lengths=SampleLengths(shards, self._first_shard, cache),
+            identity=[shard.sha256 or shard.index_sha256 for shard in shards],
         )
         self.micro_batch, self.rank, self.world_size = micro_batch, rank, world_size
         self.endless, self.num_workers = endless, num_workers
-        self.max_bad_fraction, self._prefetch = max_bad_fraction, prefetch_batches
+        self._prefetch_batches = prefetch_batches
         if self.num_pairs < self.global_batch:
             raise InputError(
                 f"{self.num_pairs} samples of {', '.join(self.pairs)} ({split})",
                 f"a global batch of {self.global_batch} ({world_size} ranks x {micro_batch})",
                 "lower micro_batch, use fewer ranks, or add bitext",
             )
-        self._dataset = MicroBatches(SampleReader(self._shards), tokenize_source, tokenize_target)
+        sides = [
+            SideTokens(
+                tokenize,
+                open_stored(shards, side, tokenize) if stored_tokens else None,
+                pad_multiple,
+                padding_id(tokenize) if stored_tokens or pad_multiple > 1 else 0,
+            )
+            for side, tokenize in (("source", tokenize_source), ("target", tokenize_target))
+        ]
+        self._dataset = MicroBatches(SampleReader(shards, cache), *sides)
+        self._prefetcher = ShardPrefetcher(shards, cache)
         self._cursor = Cursor(0, 0)
-        self.faults: Counter[str] = Counter()
+        self._budget = FaultBudget(max_bad_fraction, self.num_pairs / world_size)
         self.seconds_waited = 0.0
-        self._fault_epoch, self._faults_of_epoch = 0, 0
 
     @property
     def pairs(self) -> list[str]:
@@ -146,6 +163,11 @@ class BitextStream:
     def counts(self) -> dict[str, int]:
         """Number of samples of each pair."""
         return self.plan.counts
+
+    @property
+    def faults(self) -> Counter[str]:
+        """Samples that this rank could not read so far, by reason."""
+        return self._budget.by_reason
 
     @property
     def num_pairs(self) -> int:
@@ -190,7 +212,9 @@ class BitextStream:
 
     def __iter__(self) -> Iterator[Batch]:
         issued: deque[Step] = deque()
-        batches = self._loaded(self._asked_for(issued))
+        batches = load_batches(
+            self._dataset, self._asked_for(issued), self.num_workers, self._prefetch_batches
+        )
         while True:
             start = time.perf_counter()
             batch = next(batches, None)
@@ -198,7 +222,7 @@ class BitextStream:
             if batch is None:
                 return
             step = issued.popleft()
-            self._count_faults(step, batch.faults)
+            self._budget.count(step.before.epoch, batch.faults)
             self._cursor = step.after
             yield batch
 
@@ -219,75 +243,28 @@ class BitextStream:
         )
         for step in steps:
             issued.append(step)
-            draws = [self.plan.take(*part) for part in step.parts]
-            pair = np.concatenate([part.pair for part in draws])
-            shard = np.concatenate([part.shard for part in draws]) + self._first_shard[pair]
-            row = np.concatenate([part.row for part in draws])
-            yield MicroBatchDraws(pair, shard, row, step.num_filled)
+            if self._prefetcher.is_needed:
+                self._fetch_ahead(step.before)
+            draws = Draws.concatenate([self.plan.take(*part) for part in step.parts])
+            shard = draws.shard + self._first_shard[draws.pair]
+            yield MicroBatchDraws(draws.pair, shard, draws.row, step.num_filled)
 
-    def _loaded(self, asked_for: Iterator[MicroBatchDraws]) -> Iterator[Batch]:
-        if self.num_workers == 0:
-            yield from map(self._dataset.__getitem__, asked_for)
-            return
-        loader = DataLoader(
-            self._dataset,
-            sampler=asked_for,  # type: ignore[arg-type]
-            batch_size=None,
-            num_workers=self.num_workers,
-            prefetch_factor=self._prefetch,
-            collate_fn=_unchanged,
-            worker_init_fn=prepare_worker,
-            pin_memory=torch.cuda.is_available(),
-            # Of its own, or every new loader would move the global generator of the training.
-            generator=torch.Generator(),
-        )
-        with _serial_tokenizers():
-            batches = iter(loader)
-        yield from batches
-
-    def _lengths(self, code: int, shard: np.ndarray, row: np.ndarray) -> np.ndarray:
-        """Characters of both sides of samples, from the indexes."""
-        lengths = np.empty(len(shard), dtype=np.int64)
-        for number in np.unique(shard):
-            index = self._index(int(self._first_shard[code] + number))
-            here = shard == number
-            rows = index[row[here]]
-            lengths[here] = rows["source_length"].astype(np.int64) + rows["target_length"]
-        return lengths
-
-    def _index(self, number: int) -> np.ndarray:
-        if number not in self._indexes:
-            shard = self._shards[number]
-            self._indexes[number] = read_index(shard.index, shard.num_pairs)
-        return self._indexes[number]
-
-    def _count_faults(self, step: Step, faults: Sequence[Fault]) -> None:
-        if step.before.epoch != self._fault_epoch:
-            self._fault_epoch, self._faults_of_epoch = step.before.epoch, 0
-        self.faults.update(fault.reason for fault in faults)
-        self._faults_of_epoch += len(faults)
-        allowed = int(self.max_bad_fraction * self.num_pairs / self.world_size)
-        if self._faults_of_epoch > allowed:
-            raise TooManyFaultsError(
-                f"{self._faults_of_epoch} unreadable samples, the last {faults[-1]}",
-                f"at most {allowed} on a rank in an epoch ({self.max_bad_fraction:.2%})",
-                "run python -m data_shards verify, rebuild the shards or raise max_bad_fraction",
-            )
+    def _fetch_ahead(self, cursor: Cursor) -> None:
+        """Have the shards of this window and the next copied while others are read."""
+        start, stop = self.plan.window_of(cursor.position)
+        windows = [(cursor.epoch, start, stop)]
+        if stop < self.num_pairs:
+            windows.append((cursor.epoch, *self.plan.window_of(stop)))
+        elif self.endless:
+            windows.append((cursor.epoch + 1, *self.plan.window_of(0)))
+        for window in windows:
+            if self._prefetcher.is_new(window):
+                draws = self.plan.take(*window)
+                numbers = np.unique(draws.shard + self._first_shard[draws.pair])
+                self._prefetcher.fetch(window, numbers.tolist())
 
 
-def _unchanged(batch: Any) -> Any:
-    return batch
-
-
-@contextmanager
-def _serial_tokenizers() -> Iterator[None]:
-    """Keep tokenizers from threads in processes forked meanwhile, and from warning of it."""
-    before = os.environ.get("TOKENIZERS_PARALLELISM")
-    os.environ["TOKENIZERS_PARALLELISM"] = "false"
-    try:
-        yield
-    finally:
-        if before is None:
-            del os.environ["TOKENIZERS_PARALLELISM"]
-        else:
-            os.environ["TOKENIZERS_PARALLELISM"] = before
+def _require_at_least(least: int, **values: int) -> None:
+    for name, value in values.items():
+        if value < least:
+            raise InputError(f"{name}: {value}", f"at least {least}", "leave it out")

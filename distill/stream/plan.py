@@ -199,6 +199,11 @@ class Plan:
             return self._window(epoch, 0)[:0]
         return parts[0] if len(parts) == 1 else Draws.concatenate(parts)
 
+    def window_of(self, position: int) -> tuple[int, int]:
+        """Start and stop of the window that a position lies in."""
+        start = position - position % self._width
+        return start, min(start + self._width, self.epoch_size)
+
     def drawn(self, epoch: int, position: int) -> np.ndarray:
         """Samples of each pair that came before a position, all epochs included; int64 (pairs,)."""
         number, rest = divmod(position, self._width)

@@ -13,11 +13,13 @@ import numpy as np
 
 from data_shards.format import key_name, read_index
 from distill.errors import InputError
+from distill.stream.faults import Fault, FaultError
 from distill.stream.shards import ShardFile
+from distill.stream.sources import CorruptSourceError, ShardCache
 
 _OPEN_SHARDS = 32
-# Neighbours tried in the same shard before the search for a replacement leaves it.
-_TRIES_PER_SHARD = 3
+# Where a tar's header lies before the payload, and the length of the name it begins with.
+_HEADER_BYTES, _NAME_BYTES = 512, 100
 
 
 @dataclass(frozen=True)
@@ -29,27 +31,10 @@ class Sample:
     target: str
 
 
-@dataclass(frozen=True)
-class Fault:
-    """A sample that could not be read."""
-
-    shard: str
-    key: str
-    reason: str
-
-    def __str__(self) -> str:
-        return f"{self.shard}, key {self.key}: {self.reason}"
-
-
-class FaultError(Exception):
-    """Carries a fault from where it is found to where it is counted."""
-
-    def __init__(self, fault: Fault) -> None:
-        self.fault = fault
-        super().__init__(str(fault))
-
-    def __reduce__(self) -> tuple[type, tuple[Fault]]:
-        return type(self), (self.fault,)
+@dataclass
+class _OpenShard:
+    descriptor: int
+    index: np.ndarray
 
 
 class SampleReader:
@@ -58,10 +43,12 @@ class SampleReader:
     Pickled without its open files, so that every worker opens its own.
     """
 
-    def __init__(self, shards: Sequence[ShardFile]) -> None:
-        self.shards = list(shards)
+    def __init__(self, shards: Sequence[ShardFile], cache: ShardCache) -> None:
+        self.shards, self.cache = list(shards), cache
         self._several_roots = len({shard.root for shard in shards}) > 1
-        self._open: OrderedDict[int, tuple[int, np.ndarray]] = OrderedDict()
+        self._open: OrderedDict[int, _OpenShard] = OrderedDict()
+        # A shard that could not be opened is not tried again for each of its samples.
+        self._unreadable: dict[int, tuple[str, str]] = {}
 
     def __getstate__(self) -> dict[str, object]:
         return self.__dict__ | {"_open": OrderedDict()}
@@ -72,32 +59,33 @@ class SampleReader:
         Raises:
             FaultError: it cannot be read.
         """
-        shard = self.shards[number]
+        opened = self._opened(number, row)
+        shard, entry = self.shards[number], opened.index[row]
+        size, offset = int(entry["size"]), int(entry["offset"])
+        key = self._key(number, opened, row)
         try:
-            descriptor, index = self._descriptor(number)
-        except FileNotFoundError as error:
-            raise self._fault(shard, f"row {row}", "vanished file") from error
+            payload = os.pread(opened.descriptor, size, offset)
         except OSError as error:
-            raise self._fault(shard, f"row {row}", f"unreadable file ({error})") from error
-        except InputError as error:
-            raise self._fault(shard, f"row {row}", f"unusable index ({error.found})") from error
-        entry = index[row]
-        key = key_name(int(entry["key"]))
-        size = int(entry["size"])
-        try:
-            payload = os.pread(descriptor, size, int(entry["offset"]))
-        except OSError as error:
-            raise self._fault(shard, key, f"unreadable file ({error.strerror})") from error
+            raise self._fault(number, key, "unreadable file", str(error)) from error
         if len(payload) < size:
-            raise self._fault(shard, key, "truncated tar")
+            raise self._fault(number, key, "truncated tar")
         if zlib.crc32(payload) != entry["crc32"]:
-            raise self._fault(shard, key, "wrong checksum")
-        source, target = self._sides(shard, key, payload)
+            raise self._fault(number, key, "wrong checksum")
+        source, target = self._sides(number, key, payload)
         root = f"{shard.root}:" if self._several_roots else ""
-        return Sample(f"{root}{shard.pair}/{key}", source, target)
+        # Keys of foreign tars need not differ between tars; ours do, naming file and line.
+        tar = "" if shard.has_keys else f"{number}:"
+        return Sample(f"{root}{shard.pair}/{tar}{key}", source, target)
+
+    def read_or_none(self, number: int, row: int) -> Sample | None:
+        """The sample in a row of a shard, None if it cannot be read."""
+        try:
+            return self.read(number, row)
+        except FaultError:
+            return None
 
     def replacements(self, number: int, row: int) -> list[tuple[int, int]]:
-        """Where to look instead, in order: the next rows, then the same row of other shards.
+        """Where to look instead: rows 1, 2, 4, 8 … further on, then those of other shards.
 
         Only shards of the same pair. A function of the sample alone, so every run and every
         number of workers replaces a bad sample by the same one.
@@ -106,42 +94,67 @@ class SampleReader:
         same = [place for place, shard in enumerate(self.shards) if shard.pair == pair]
         turn = same.index(number)
         ordered = same[turn:] + same[:turn]
-        places = [
-            (place, (row + step) % self.shards[place].num_pairs)
-            for place in ordered
-            for step in range(_TRIES_PER_SHARD + 1)
-        ]
+        places = []
+        for place in ordered:
+            size = self.shards[place].num_pairs
+            steps = [0, *(1 << power for power in range(size.bit_length()))]
+            places += [(place, (row + step) % size) for step in steps]
         return [place for place in dict.fromkeys(places) if place != (number, row)]
 
-    def _descriptor(self, number: int) -> tuple[int, np.ndarray]:
+    def _opened(self, number: int, row: int) -> _OpenShard:
         if number in self._open:
             self._open.move_to_end(number)
             return self._open[number]
-        shard = self.shards[number]
-        index = read_index(shard.index, shard.num_pairs)
-        descriptor = os.open(shard.path, os.O_RDONLY)
-        self._open[number] = descriptor, index
-        if len(self._open) > _OPEN_SHARDS:
-            os.close(self._open.popitem(last=False)[1][0])
-        return descriptor, index
+        if number not in self._unreadable:
+            try:
+                return self._open_shard(number)
+            except FileNotFoundError as error:
+                self._unreadable[number] = "vanished file", str(error)
+            except CorruptSourceError as error:
+                reason = "corrupt gzip" if "gzip" in str(error) else "wrong checksum"
+                self._unreadable[number] = reason, str(error)
+            except OSError as error:
+                self._unreadable[number] = "unreadable file", str(error)
+            except InputError as error:
+                self._unreadable[number] = "unusable index", error.found
+        raise self._fault(number, f"of row {row}", *self._unreadable[number])
 
-    def _sides(self, shard: ShardFile, key: str, payload: bytes) -> tuple[str, str]:
+    def _open_shard(self, number: int) -> _OpenShard:
+        shard = self.shards[number]
+        path = self.cache.local_path(shard.place, shard.sha256)
+        index_path = self.cache.local_path(shard.index, shard.index_sha256)
+        if not index_path.exists():
+            raise FileNotFoundError(f"index {shard.index}")
+        index = read_index(index_path, shard.num_pairs)
+        opened = _OpenShard(os.open(path, os.O_RDONLY), index)
+        self._open[number] = opened
+        if len(self._open) > _OPEN_SHARDS:
+            os.close(self._open.popitem(last=False)[1].descriptor)
+        return opened
+
+    def _key(self, number: int, opened: _OpenShard, row: int) -> str:
+        entry = opened.index[row]
+        if self.shards[number].has_keys:
+            return key_name(int(entry["key"]))
+        name = os.pread(opened.descriptor, _NAME_BYTES, int(entry["offset"]) - _HEADER_BYTES)
+        return name.partition(b"\0")[0].decode("utf-8", "replace").removesuffix(".json")
+
+    def _sides(self, number: int, key: str, payload: bytes) -> tuple[str, str]:
         try:
             sample = json.loads(payload)
         except (json.JSONDecodeError, UnicodeDecodeError) as error:
-            raise self._fault(shard, key, "broken JSON") from error
+            raise self._fault(number, key, "broken JSON", str(error)) from error
         if not isinstance(sample, dict):
-            raise self._fault(shard, key, "broken JSON")
+            raise self._fault(number, key, "broken JSON", "no object")
         for side in ("source", "target"):
             if not isinstance(sample.get(side), str) or not sample[side].strip():
-                raise self._fault(shard, key, f"no {side}")
+                raise self._fault(number, key, f"no {side}")
         return sample["source"], sample["target"]
 
-    @staticmethod
-    def _fault(shard: ShardFile, key: str, reason: str) -> FaultError:
-        return FaultError(Fault(shard.path, key, reason))
+    def _fault(self, number: int, key: str, reason: str, detail: str = "") -> FaultError:
+        return FaultError(Fault(self.shards[number].place, key, reason, detail))
 
     def close(self) -> None:
         """Close the open shards."""
         while self._open:
-            os.close(self._open.popitem()[1][0])
+            os.close(self._open.popitem()[1].descriptor)

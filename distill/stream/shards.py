@@ -1,13 +1,20 @@
-"""Finds the shards of a stream: roots with a manifest, and the pairs and split wanted of them."""
+"""Finds the shards of a stream: what the manifests of its roots list, or a list of tars."""
 
 from __future__ import annotations
 
+import glob
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from data_shards.format import MANIFEST_NAME, Manifest, index_name, read_manifest
+from braceexpand import braceexpand
+
+from data_shards.format import MANIFEST_NAME, Manifest, index_name, parse_manifest, read_manifest
 from distill.errors import InputError
+from distill.languages import parse_pair
+from distill.stream.scanning import scanned_shard
+from distill.stream.sources import ShardCache, is_url, join
 
 
 @dataclass(frozen=True)
@@ -17,94 +24,174 @@ class ShardFile:
     Attributes:
         pair: code of the language pair.
         root: number of the root it came from.
-        name: path below the root, as errors name it.
-        path: the tar.
-        index: its index.
+        place: path or URL of the tar.
+        sha256: its checksum, "" where there is no manifest.
+        index: path or URL of its index.
+        index_sha256: checksum of the index.
         num_pairs: samples in it.
-        identity: checksum of its contents.
+        num_bytes: size of the tar, 0 where it is not known.
+        has_keys: whether the index holds the samples' keys; if not they are read from the tar.
     """
 
     pair: str
     root: int
-    name: str
-    path: str
+    place: str
+    sha256: str
     index: str
+    index_sha256: str
     num_pairs: int
-    identity: str
+    num_bytes: int = 0
+    has_keys: bool = True
+
+
+@dataclass(frozen=True)
+class _Root:
+    """What one of the roots offers: pair → split → shards."""
+
+    name: str
+    shards: dict[str, dict[str, list[ShardFile]]]
+
+    def has(self, pair: str, split: str) -> bool:
+        """Whether there is a sample of this pair and split."""
+        return any(shard.num_pairs for shard in self.shards.get(pair, {}).get(split, []))
 
 
 def find_shards(
-    roots: Sequence[str | Path], pairs: Sequence[str] | None, split: str
+    roots: Sequence[str | Path],
+    pairs: Sequence[str] | None,
+    split: str,
+    cache: ShardCache,
 ) -> dict[str, list[ShardFile]]:
-    """The shards of every pair, in the order of the manifests.
+    """The shards of every pair, in the order of the roots and their manifests.
 
     Args:
-        roots: folders written by ``python -m data_shards build``; the shards of a pair that is in
-            several are taken together.
-        pairs: the pairs wanted, in this order; all that the manifests have where None.
+        roots: where the shards are; those of a pair that is in several are taken together. A root
+            is a folder or URL written by ``python -m data_shards build``, with braces or (local)
+            wild cards for several; or ``PAIR=TARS``, a list of tars without a manifest, such as
+            ``sw-en=https://host/sw-{000..012}.tar``, all of it in the split "train".
+        pairs: the pairs wanted, in this order; all that there are where None.
         split: "train" or "dev".
+        cache: where copies and indexes of tars without manifest go.
 
     Raises:
         InputError: no manifest, a pair or split that none has, or a shard that is gone or cut off.
     """
-    manifests = [(Path(root), read_manifest(root)) for root in roots]
-    known = list(dict.fromkeys(pair for _, manifest in manifests for pair in manifest.pairs))
+    found = [
+        _open_root(number, place, cache)
+        for number, place in enumerate(place for root in roots for place in _expanded(str(root)))
+    ]
+    known = list(dict.fromkeys(pair for root in found for pair in root.shards))
     wanted = list(dict.fromkeys(pairs)) if pairs is not None else known
-    found: dict[str, list[ShardFile]] = {}
+    chosen: dict[str, list[ShardFile]] = {}
     for pair in wanted:
-        found[pair] = [
-            shard
-            for number, (root, manifest) in enumerate(manifests)
-            for shard in _shards_of(number, root, manifest, pair, split)
-        ]
-        if not found[pair]:
-            where = ", ".join(str(root / MANIFEST_NAME) for root, _ in manifests)
-            has = [code for code in known if _has(manifests, code, split)]
+        parse_pair(pair, "pairs")
+        shards = [shard for root in found for shard in root.shards.get(pair, {}).get(split, [])]
+        chosen[pair] = [shard for shard in shards if shard.num_pairs]
+        if not chosen[pair]:
+            offers = [code for code in known if any(root.has(code, split) for root in found)]
+            where = ", ".join(root.name for root in found)
             raise InputError(
                 f"{where}: no samples of {pair} in split {split!r}",
-                f"one of {', '.join(has) or 'none'}",
+                f"one of {', '.join(offers) or 'none'}",
                 f"build shards of {pair}, or leave it out of the pairs",
             )
-    return found
+    for shard in (shard for shards in chosen.values() for shard in shards):
+        _require_file(shard)
+    return chosen
 
 
-def _has(manifests: Sequence[tuple[Path, Manifest]], pair: str, split: str) -> bool:
-    entries = [manifest.pairs[pair] for _, manifest in manifests if pair in manifest.pairs]
-    return any(split in entry.splits and entry.splits[split].num_pairs for entry in entries)
+def _expanded(root: str) -> list[str]:
+    """Braces and, in local paths, wild cards; a list of tars stays together."""
+    if _pair_of(root):
+        return [root]
+    places = _braces(root)
+    if any(not is_url(place) and glob.has_magic(place) for place in places):
+        matches = sorted(match for place in places for match in glob.glob(place))
+        if not matches:
+            raise InputError(f"{root}: matches nothing", "folders of shards", "correct the path")
+        return matches
+    return places
 
 
-def _shards_of(
-    number: int, root: Path, manifest: Manifest, pair: str, split: str
-) -> list[ShardFile]:
-    entry = manifest.pairs.get(pair)
-    if entry is None or split not in entry.splits:
-        return []
-    shards = []
-    for shard in entry.splits[split].shards:
-        path = root / shard.name
-        _require_size(path, shard.bytes)
-        shards.append(
-            ShardFile(
-                pair=pair,
-                root=number,
-                name=shard.name,
-                path=str(path),
-                index=str(root / index_name(shard.name)),
-                num_pairs=shard.num_pairs,
-                identity=shard.sha256,
-            )
-        )
-    return shards
-
-
-def _require_size(path: Path, num_bytes: int) -> None:
+def _braces(text: str) -> list[str]:
     try:
-        found = path.stat().st_size
+        return list(braceexpand(text))
+    except ValueError as error:
+        raise InputError(f"{text}: {error}", "balanced braces", "close or escape them") from error
+
+
+def _pair_of(root: str) -> str:
+    match = re.match(r"([a-z]{2,3}(?:_\w+)?-[a-z]{2,3}(?:_\w+)?)=", root)
+    return match[1] if match else ""
+
+
+def _open_root(number: int, root: str, cache: ShardCache) -> _Root:
+    pair = _pair_of(root)
+    if not pair:
+        manifest = _manifest(root, cache)
+        shards = {
+            code: {split: _listed(number, root, manifest, code, split) for split in entry.splits}
+            for code, entry in manifest.pairs.items()
+        }
+        return _Root(root, shards)
+    places = [
+        place
+        for text in _braces(root.removeprefix(f"{pair}="))
+        for place in (_expanded(text) if not is_url(text) else [text])
+    ]
+    listed = []
+    for place in places:
+        path, index_sha256, num_pairs = scanned_shard(place, cache)
+        listed.append(
+            ShardFile(pair, number, place, "", str(path), index_sha256, num_pairs, has_keys=False)
+        )
+    return _Root(root, {pair: {"train": listed}})
+
+
+def _manifest(root: str, cache: ShardCache) -> Manifest:
+    if not is_url(root):
+        return read_manifest(root)
+    place = join(root, MANIFEST_NAME)
+    try:
+        text = cache.read(place).decode("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(
+            f"{place}: {error}", "a manifest", "build or copy the shards, or correct the address"
+        ) from error
+    return parse_manifest(text, place)
+
+
+def _listed(number: int, root: str, manifest: Manifest, pair: str, split: str) -> list[ShardFile]:
+    return [
+        ShardFile(
+            pair=pair,
+            root=number,
+            place=join(root, shard.name),
+            sha256=shard.sha256,
+            index=join(root, index_name(shard.name)),
+            index_sha256=shard.index_sha256,
+            num_pairs=shard.num_pairs,
+            num_bytes=shard.bytes,
+        )
+        for shard in manifest.pairs[pair].splits[split].shards
+    ]
+
+
+def _require_file(shard: ShardFile) -> None:
+    """Check that a local shard is there, whole by its size; others show when they are read."""
+    if is_url(shard.place):
+        return
+    try:
+        found = Path(shard.place).stat().st_size
     except OSError as error:
         raise InputError(
-            f"{path}: {error.strerror}", "a shard of the manifest", "build the shards again"
+            f"{shard.place}: {error.strerror}",
+            "a shard of the manifest",
+            "build or copy the shards again",
         ) from error
-    if found != num_bytes:
+    if shard.num_bytes and found != shard.num_bytes:
         raise InputError(
-            f"{path}: {found} bytes", f"{num_bytes} (manifest)", "build or copy the shards again"
+            f"{shard.place}: {found} bytes",
+            f"{shard.num_bytes} (manifest)",
+            "build or copy the shards again",
         )

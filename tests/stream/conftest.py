@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from data_shards.build import BuildSettings, build
-from data_shards.readers import BitextInput
+from data_shards.rows import BitextInput
 from distill.stream.bitext import BitextStream
 from distill.tokens import Tokens
 
@@ -56,6 +56,12 @@ def make_shards(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]
         return made[key]
 
     return make
+
+
+@pytest.fixture
+def tokenize() -> CharacterTokens:
+    """A tokenisation by character."""
+    return CharacterTokens()
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import torch
 
 from data_shards.format import index_name, read_index, read_manifest
 from distill.errors import InputError
-from distill.stream.bitext import TooManyFaultsError
+from distill.stream.faults import TooManyFaultsError
 from distill.stream.mixing import Mixing
 
 PAIRS = {"sw-en": 70, "fi-en": 41}
@@ -57,7 +57,7 @@ def test_batches_hold_what_the_shards_hold(make_shards, open_stream):
 def test_workers_change_nothing(make_shards, open_stream):
     root = make_shards(PAIRS)
     alone = contents(open_stream(root, micro_batch=8))
-    for num_workers in (1, 3):
+    for num_workers in (1, 2):
         assert contents(open_stream(root, micro_batch=8, num_workers=num_workers)) == alone
 
 

@@ -1,0 +1,109 @@
+"""Tokens beside the shards, and padding."""
+
+from __future__ import annotations
+
+import shutil
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from distill.errors import InputError
+from distill.stream.stored_tokens import store_tokens
+from distill.stream.tokenisation import (
+    fingerprint,
+    pad_tokens,
+    padding_id,
+    rows_to_tokens,
+    tokens_to_rows,
+)
+from distill.tokens import Tokens
+
+PAIRS = {"sw-en": 50, "fi-en": 33}
+
+
+class Numbered:
+    """Pads with 7, marks two [MASK]-like expansions as scored but not attended."""
+
+    fingerprint = "numbered-1"
+
+    def __call__(self, texts) -> Tokens:
+        width = max(map(len, texts)) + 2
+        input_ids = torch.full((len(texts), width), 7)
+        attention_mask = torch.zeros_like(input_ids)
+        scoring_mask = torch.zeros_like(input_ids, dtype=torch.bool)
+        for row, text in enumerate(texts):
+            input_ids[row, : len(text)] = torch.arange(len(text)) + 10
+            input_ids[row, len(text) : len(text) + 2] = 5
+            attention_mask[row, : len(text)] = 1
+            scoring_mask[row, : len(text) + 2] = True
+        return Tokens(input_ids, attention_mask, scoring_mask, attention_mask.bool())
+
+
+def same(tokens: Tokens, other: Tokens) -> bool:
+    return all(
+        torch.equal(getattr(tokens, name), getattr(other, name))
+        for name in ("input_ids", "attention_mask", "scoring_mask", "content_mask")
+    )
+
+
+def test_stored_tokens_are_those_of_the_tokenisation(make_shards, open_stream, tokenize, tmp_path):
+    root = shutil.copytree(make_shards(PAIRS), tmp_path / "copy")
+    with pytest.raises(InputError, match="store_tokens"):
+        open_stream(root, stored_tokens=True)
+    assert store_tokens(root, side="source", tokenize=Numbered()) == 6
+    assert store_tokens(root, side="target", tokenize=tokenize, pairs=["sw-en"]) == 3
+    assert store_tokens(root, side="target", tokenize=tokenize) == 3
+    options = {"tokenize_source": Numbered(), "micro_batch": 5}
+    live = list(open_stream(root, **options))
+    for num_workers in (0, 1):
+        stored = open_stream(root, **options, stored_tokens=True, num_workers=num_workers)
+        for batch, other in zip(stored, live, strict=True):
+            assert batch.keys == other.keys
+            assert same(batch.source, other.source)
+            assert same(batch.target, other.target)
+    with pytest.raises(InputError, match="by this tokenisation"):
+        open_stream(root, tokenize_source=tokenize, stored_tokens=True)
+
+
+def test_tokens_of_shards_elsewhere_are_refused(make_shards, tokenize):
+    with pytest.raises(InputError, match="shards in a folder here"):
+        store_tokens(f"pipe:cat {make_shards(PAIRS)}/{{name}}", side="source", tokenize=tokenize)
+    with pytest.raises(InputError, match="'both'"):
+        store_tokens(make_shards(PAIRS), side="both", tokenize=tokenize)
+
+
+def test_padding_to_a_multiple(make_shards, open_stream):
+    options = {"tokenize_source": Numbered(), "micro_batch": 5}
+    plain = open_stream(make_shards(PAIRS), **options)
+    padding = open_stream(make_shards(PAIRS), **options, pad_multiple=8)
+    for batch, other in zip(padding, plain, strict=True):
+        width = other.source.input_ids.shape[1]
+        padded = batch.source
+        assert padded.input_ids.shape[1] == -(-width // 8) * 8
+        assert torch.equal(padded.input_ids[:, :width], other.source.input_ids)
+        assert (padded.input_ids[:, width:] == 7).all()
+        assert not padded.attention_mask[:, width:].any()
+        assert not padded.scoring_mask[:, width:].any()
+        assert not padded.content_mask[:, width:].any()
+
+
+def test_what_a_tokenisation_tells_of_itself(tokenize):
+    assert padding_id(tokenize) == 0
+    assert padding_id(Numbered()) == 7
+    assert fingerprint(Numbered()) == "numbered-1"
+    assert fingerprint(tokenize) == fingerprint(type(tokenize)())
+
+    class Other(type(tokenize)):
+        def __call__(self, texts):
+            return super().__call__([text.lower() for text in texts])
+
+    assert fingerprint(Other()) != fingerprint(tokenize)
+
+
+@given(st.lists(st.text("ab", max_size=9), min_size=1, max_size=5), st.integers(1, 8))
+def test_rows_and_back(texts, multiple):
+    tokens = Numbered()(texts)
+    again = rows_to_tokens(tokens_to_rows(tokens), multiple, 7)
+    assert same(again, pad_tokens(tokens, multiple, 7))
