@@ -47,7 +47,7 @@ class Workspace:
             for shard in split.shards
         )
         if manifest.fingerprint == self.fingerprint:
-            return manifest if complete and not overwrite else None
+            return manifest if complete else None
         if not overwrite:
             raise InputError(
                 f"{self.output}: shards of other input or settings",

@@ -236,6 +236,11 @@ class BitextStream:
         except InputError as error:
             return None, error
 
+    def close(self) -> None:
+        """Close shards opened in this process and end background copying. Not required."""
+        self._prefetcher.close()
+        self._dataset.reader.close()
+
     def _asked_for(self, issued: deque[Step]) -> Iterator[MicroBatchDraws]:
         """What the workers are to make, in order; runs ahead of what has been taken."""
         steps = steps_from(

@@ -43,6 +43,12 @@ class ShardPrefetcher:
             if _is_elsewhere(self._shards[number]):
                 self._pool.submit(self._fetch, self._shards[number])
 
+    def close(self) -> None:
+        """Stop: what is being copied is finished, what waits is left out."""
+        if self._pool is not None:
+            self._pool.shutdown(cancel_futures=True)
+            self._pool = None
+
     def _fetch(self, shard: ShardFile) -> None:
         try:
             self._cache.local_path(shard.place, shard.sha256)
