@@ -54,8 +54,9 @@ def load_collection(
     path: str | Path,
     name: str | None = None,
     pairs: Iterable[str] | None = None,
-    document_language: str = "en",
+    document_language: str | None = None,
     strict: bool = True,
+    query_language: str | None = None,
 ) -> Collection:
     """Read a collection and check it.
 
@@ -64,7 +65,10 @@ def load_collection(
             `distill.evaluation.readers`), or ``ir_datasets:ID``.
         name: the collection's name; the directory's by default.
         pairs: the pairs to keep, all by default.
-        document_language: code of the documents' language, the second half of every pair.
+        document_language: code of the documents' language, the second half of every pair; by
+            default what the collection says (``collection.json``, ir_datasets), else English.
+        query_language: code of the queries' language, for layouts that do not tell it (BEIR,
+            ir_datasets).
         strict: refuse judgments of unknown documents and empty documents; otherwise they are
             reported in `Collection.notes` and count as trec_eval counts them.
 
@@ -73,14 +77,28 @@ def load_collection(
     """
     from distill.evaluation.readers import read
 
-    wanted = [str(parse_pair(pair, "pair of the collection")) for pair in pairs or ()]
-    collection = read(path, document_language)
+    wanted = [check_pair_code(pair, "pair of the collection") for pair in pairs or ()]
+    collection = read(path, document_language, query_language)
     if name is not None:
         collection.name = name
     if wanted:
         collection = select_pairs(collection, wanted)
     check(collection, strict)
     return collection
+
+
+def check_pair_code(pair: str, where: str) -> str:
+    """The pair itself, if it is one; a language with itself is one here (monolingual search).
+
+    Raises:
+        InputError: the code has another form.
+    """
+    source, _, target = pair.partition("-")
+    if source != target:
+        parse_pair(pair, where)
+    else:
+        parse_pair(f"{source}-{'en' if source != 'en' else 'de'}", where)
+    return pair
 
 
 def order_pairs(languages: Iterable[str], document_language: str) -> list[tuple[str, str]]:
@@ -134,7 +152,7 @@ def check(collection: Collection, strict: bool = True) -> None:
         "remove them or load with strict off",
     )
     for pair, queries in collection.queries.items():
-        parse_pair(pair, name)
+        check_pair_code(pair, name)
         _check_pair(collection, pair, queries, strict)
 
 

@@ -85,7 +85,10 @@ def drill_down(
             }
             for system in systems
         }
-        runs = {system: read_run(folder / run_name(system, pair)) for system in systems}
+        runs = {
+            system: read_run(folder / run_name(system, pair), may_be_empty=True)
+            for system in systems
+        }
         english = collection.english_queries.get(pair, {})
         for query in choose_queries(values[systems[0]], values[systems[1]], num_queries):
             text = collection.queries[pair][query]

@@ -9,11 +9,12 @@ import ir_measures
 from distill.errors import InputError
 from distill.evaluation.collections import Qrels
 from distill.evaluation.runs import Ranking, run_scores
-from distill.languages import parse_pair
+from distill.languages import HIGHER_RESOURCE, LOW_RESOURCE
 
 #: Reported by default: mean average precision, the ranking's head, its reach, the first hit.
 MEASURES = ("AP", "nDCG@10", "R@100", "RR")
 GROUPS = ("all", "low_resource", "higher_resource")
+_MEMBERS = {"low_resource": LOW_RESOURCE, "higher_resource": HIGHER_RESOURCE}
 
 #: Query id → measure name → value.
 PerQuery = dict[str, dict[str, float]]
@@ -80,7 +81,7 @@ def macro_means(
     """
     means: dict[str, dict[str, float]] = {}
     for group in GROUPS:
-        members = [pair for pair in pairs if group in ("all", parse_pair(pair).resource)]
+        members = [pair for pair in pairs if pair in _MEMBERS.get(group, pairs)]
         means[group] = {
             measure: sum(pairs[pair][measure] for pair in members) / len(members)
             for measure in measures

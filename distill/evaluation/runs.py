@@ -80,8 +80,11 @@ def write_run(path: Path, run: Mapping[str, Ranking], tag: str) -> None:
     os.replace(partial, path)
 
 
-def read_run(path: Path) -> Run:
+def read_run(path: Path, may_be_empty: bool = False) -> Run:
     """Read a run file, ranked as trec_eval ranks it.
+
+    Args:
+        may_be_empty: take a file without a line as a run that found nothing.
 
     Raises:
         InputError: a line of another form, a score that is no finite number, a document that is
@@ -111,6 +114,6 @@ def read_run(path: Path) -> Run:
                 "remove one of the lines",
             )
         ranked[document] = score
-    if not scores:
+    if not scores and not may_be_empty:
         raise InputError(f"{path}: no lines", "a run", "check the file")
     return {query: rank(ranked) for query, ranked in scores.items()}

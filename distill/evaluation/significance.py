@@ -128,13 +128,17 @@ def randomisation_test(
 
 
 def t_test(a: np.ndarray, b: np.ndarray) -> float:
-    """Two-sided paired t-test of equal means (scipy); 1.0 where no query differs."""
+    """Two-sided paired t-test of equal means (scipy).
+
+    1.0 where no query differs, 0.0 where all differ by the same amount, NaN for one query.
+    """
     from scipy import stats
 
-    if np.array_equal(a, b):
-        return 1.0
+    difference = b - a
     if len(a) < 2:
         return float("nan")
+    if np.ptp(difference) == 0:
+        return 1.0 if difference[0] == 0 else 0.0
     return float(stats.ttest_rel(b, a).pvalue)
 
 

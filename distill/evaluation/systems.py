@@ -176,6 +176,12 @@ def index_documents(
     )
 
 
+def unencoded_index(collection: Collection) -> DocumentIndex:
+    """An index for systems of which only runs are known: no document is encoded."""
+    nothing = torch.zeros(0, dtype=torch.int64)
+    return DocumentIndex(collection, list(collection.documents), [], nothing, nothing)
+
+
 def _look_up(
     cache: EmbeddingCache | None, texts: Sequence[str]
 ) -> tuple[list[PackedEmbeddings], list[int]]:

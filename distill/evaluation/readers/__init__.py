@@ -1,4 +1,10 @@
-"""One reader per layout; `read` recognises which one a path has."""
+"""One reader per layout; `read` recognises which one a path has.
+
+- `jsonl`: docs.jsonl, queries-XX.jsonl, qrels.tsv: the plain layout, which converters write
+- `beir`: corpus.jsonl, queries.jsonl, qrels/test.tsv
+- `trec`: documents/ (SGML), topics-XX.*, qrels.txt
+- `registry`: ``ir_datasets:ID``
+"""
 
 from __future__ import annotations
 
@@ -6,15 +12,19 @@ from pathlib import Path
 
 from distill.errors import InputError
 from distill.evaluation.collections import Collection
-from distill.evaluation.readers import jsonl
+from distill.evaluation.readers import beir, jsonl, registry, trec
 
 
-def read(path: str | Path, document_language: str = "en") -> Collection:
+def read(
+    path: str | Path, document_language: str | None = None, query_language: str | None = None
+) -> Collection:
     """Read a collection of any known layout, unchecked.
 
     Raises:
         InputError: the path does not exist or has no known layout.
     """
+    if str(path).startswith(registry.PREFIX):
+        return registry.read(str(path), document_language, query_language)
     directory = Path(path)
     if not directory.is_dir():
         raise InputError(
@@ -22,8 +32,12 @@ def read(path: str | Path, document_language: str = "en") -> Collection:
         )
     if jsonl.is_layout(directory):
         return jsonl.read(directory, document_language)
+    if beir.is_layout(directory):
+        return beir.read(directory, document_language or "en", query_language)
+    if trec.is_layout(directory):
+        return trec.read(directory, document_language or "en")
     raise InputError(
-        f"collection {directory}: no docs.jsonl",
-        "docs.jsonl, queries-XX.jsonl and qrels.tsv",
-        "see distill/evaluation/readers for the layouts",
+        f"collection {directory}: neither docs.jsonl, corpus.jsonl nor documents/",
+        "the plain JSONL, BEIR or TREC layout",
+        "see distill/evaluation/readers, or convert it: python -m distill.evaluation convert",
     )

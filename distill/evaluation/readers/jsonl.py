@@ -6,19 +6,21 @@
     queries-sw.en.jsonl    those of one pair, where pairs differ in queries (optional)
     qrels.tsv              query 0 document relevance; for all languages, or
     qrels-sw.tsv           for one
+    collection.json        {"document_language": "en"} (optional; English by default)
 
 Any of them may be compressed (``.gz``).
 """
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
 from distill.errors import InputError
 from distill.evaluation.collections import Collection, Qrels, Texts, order_pairs
 from distill.evaluation.readers.lines import add_unique, read_json_lines, text_field
-from distill.evaluation.readers.qrels import read_qrels
+from distill.evaluation.readers.qrels import read_qrels, write_qrels
 
 _QUERIES = re.compile(r"queries-([A-Za-z]{2,3}(?:_[A-Za-z0-9]{2,4})?)(\.[A-Za-z_]+)?\.jsonl(\.gz)?")
 
@@ -28,12 +30,13 @@ def is_layout(directory: Path) -> bool:
     return _existing(directory / "docs.jsonl") is not None
 
 
-def read(directory: Path, document_language: str = "en") -> Collection:
+def read(directory: Path, document_language: str | None = None) -> Collection:
     """Read the layout above, unchecked.
 
     A shared ``qrels.tsv`` is restricted, per pair, to the queries that the pair has; a query
     that no language has stays in every pair's qrels, where `collections.check` refuses it.
     """
+    document_language = document_language or _document_language(directory)
     documents = _read_documents(directory)
     queries: dict[str, Texts] = {}
     originals: dict[str, Texts] = {}
@@ -41,8 +44,8 @@ def read(directory: Path, document_language: str = "en") -> Collection:
         match = _QUERIES.fullmatch(path.name)
         if match is None:
             raise InputError(f"{path}: file name", "queries-XX.jsonl", "rename or remove it")
-        (originals if match[2] else queries)[match[1]] = _read_queries(path)
-    shared_original = queries.pop(document_language, None)
+        (originals if match[2] else queries)[match[1]] = read_texts(path)
+    shared_original = queries.pop(document_language, None) if len(queries) > 1 else None
     if not queries:
         raise InputError(
             f"{directory}: no queries-XX.jsonl", "one per query language", "add the queries"
@@ -64,6 +67,18 @@ def read(directory: Path, document_language: str = "en") -> Collection:
                 query: original[query] for query in texts if query in original
             }
     return collection
+
+
+def _document_language(directory: Path) -> str:
+    path = directory / "collection.json"
+    if not path.is_file():
+        return "en"
+    try:
+        return str(json.loads(path.read_text(encoding="utf-8"))["document_language"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(
+            f"{path}: {error!r}", '{"document_language": "en"}', "repair or remove it"
+        ) from error
 
 
 def _restrict(qrels: Qrels, texts: Texts, everywhere: set[str]) -> Qrels:
@@ -88,7 +103,12 @@ def _read_documents(directory: Path) -> Texts:
     return documents
 
 
-def _read_queries(path: Path) -> Texts:
+def read_texts(path: Path) -> Texts:
+    """Read {"id", "text"} lines: queries, or translations of them.
+
+    Raises:
+        InputError: a line of another form, or an id used twice.
+    """
     queries: Texts = {}
     for where, record in read_json_lines(path):
         identifier = text_field(record, "id", where)
@@ -101,3 +121,25 @@ def _existing(path: Path) -> Path | None:
         if candidate.is_file():
             return candidate
     return None
+
+
+def write(directory: Path, collection: Collection) -> None:
+    """Write a collection in this layout, one qrels file and one English file per pair."""
+    directory.mkdir(parents=True, exist_ok=True)
+    _write_texts(directory / "docs.jsonl", collection.documents)
+    description = {"document_language": collection.pairs[0].split("-")[1]}
+    (directory / "collection.json").write_text(json.dumps(description) + "\n", encoding="utf-8")
+    for pair, queries in collection.queries.items():
+        language = pair.split("-")[0]
+        _write_texts(directory / f"queries-{language}.jsonl", queries)
+        write_qrels(directory / f"qrels-{language}.tsv", collection.qrels[pair])
+        if pair in collection.english_queries:
+            english = collection.english_queries[pair]
+            _write_texts(directory / f"queries-{language}.en.jsonl", english)
+
+
+def _write_texts(path: Path, texts: Texts) -> None:
+    with path.open("w", encoding="utf-8") as file:
+        for identifier, text in texts.items():
+            line = json.dumps({"id": identifier, "text": text}, ensure_ascii=False)
+            file.write(line + "\n")

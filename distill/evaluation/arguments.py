@@ -1,0 +1,125 @@
+"""The command line of ``python -m distill.evaluation``."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from distill.errors import InputError
+from distill.evaluation.measures import MEASURES
+from distill.evaluation.passages import PassageSettings
+
+
+def parser() -> argparse.ArgumentParser:
+    """The parser with its four commands: evaluate, compare, report, convert."""
+    root = argparse.ArgumentParser(
+        prog="python -m distill.evaluation",
+        description="Evaluate query encoders and run files as trec_eval does.",
+    )
+    commands = root.add_subparsers(dest="command", required=True)
+    _evaluate(commands.add_parser("evaluate", help="search collections and score the runs"))
+    _compare(commands.add_parser("compare", help="test two systems' per-query values"))
+    _report(commands.add_parser("report", help="write the HTML page of an evaluation folder"))
+    _convert(commands.add_parser("convert", help="make a collection from published files"))
+    return root
+
+
+def _evaluate(command: argparse.ArgumentParser) -> None:
+    add = command.add_argument
+    add("collections", nargs="+", help="collection folders, or ir_datasets:ID")
+    add("--teacher", type=Path, help="encoder directory that encodes the documents")
+    add("--student", action="append", default=[], metavar="[NAME=]DIR", help="query encoder")
+    add(
+        "--run",
+        action="append",
+        default=[],
+        metavar="NAME=PATTERN",
+        help="run files of another system, for example bm25=runs/bm25.{pair}.run",
+    )
+    add("--bm25", action="store_true", help="add BM25 with untranslated queries")
+    add(
+        "--bitext",
+        action="append",
+        default=[],
+        metavar="PAIR=PATH",
+        help="learn a lexicon and add translation + BM25 and, with --teacher, + teacher",
+    )
+    add(
+        "--translations",
+        type=Path,
+        metavar="DIR",
+        help="your translations, translations-XX.jsonl; they replace the lexicon's",
+    )
+    add("--rerank", metavar="bm25:DEPTH|PATTERN[:DEPTH]", help="encoders rerank this first stage")
+    add("--passages", metavar="WORDS:STRIDE", help="cut documents, score them by the best passage")
+    add("--pairs", help="language pairs, comma-separated; all by default")
+    add("--document-language", help="language of the documents; the collection's or English")
+    add("--query-language", help="language of the queries, where no file tells it (BEIR)")
+    add("--measures", default=",".join(MEASURES), help="ir-measures names, comma-separated")
+    add("--depth", type=int, default=1000, help="documents kept per query")
+    add("--lenient", action="store_true", help="report instead of refuse what can be reported")
+    add("--baseline", help="system that others are compared with; teacher_zero_shot by default")
+    add("--output", type=Path, default=Path("evaluation"), help="folder of results")
+    add("--step", type=int, default=0, help="training step recorded in the results")
+    add("--cache", type=Path, help="folder where document embeddings are kept")
+    add("--batch-size", type=int, default=64, help="texts per forward")
+    add("--device", help="cpu or cuda; cuda where there is one")
+    add("--memory-mib", type=int, default=512, help="bound on the buffers of search")
+    add("--threads", type=int, help="CPU threads per process")
+
+
+def _compare(command: argparse.ArgumentParser) -> None:
+    add = command.add_argument
+    add("a", type=Path, help="per-query values of the baseline (also trec_eval -q output)")
+    add("b", type=Path, nargs="+", help="per-query values of other systems")
+    add("--measure", default="AP", help="name in the files")
+    add("--samples", type=int, default=100_000, help="random exchanges")
+
+
+def _report(command: argparse.ArgumentParser) -> None:
+    command.add_argument("evaluation", type=Path, help="folder with results.json below it")
+    command.add_argument("--measure", default="AP", help="the measure that is drawn")
+    command.add_argument("--output", type=Path, help="page; EVALUATION/report.html by default")
+
+
+def _convert(command: argparse.ArgumentParser) -> None:
+    from distill.evaluation.converters import FORMATS
+
+    lines = "; ".join(f"{name}: {summary}" for name, (_, summary) in FORMATS.items())
+    command.add_argument("format", choices=sorted(FORMATS), help=lines.replace("%", "%%"))
+    command.add_argument("source", type=Path, help="folder with the published files")
+    command.add_argument("output", type=Path, help="collection folder that is written")
+    command.add_argument("--languages", default="", help="query languages, comma-separated")
+
+
+def named(option: str, values: list[str], default: str | None = None) -> dict[str, str]:
+    """``NAME=VALUE`` options as a dictionary.
+
+    Raises:
+        InputError: no name where one is needed, or a name given twice.
+    """
+    found: dict[str, str] = {}
+    for value in values:
+        name, separator, rest = value.partition("=")
+        if not separator:
+            name, rest = default or "", value
+        if not name or not rest:
+            raise InputError(f"{option} {value!r}", "NAME=VALUE", "put a name and = in front")
+        if name in found:
+            raise InputError(f"{option}: {name} twice", "different names", "rename one")
+        found[name] = rest
+    return found
+
+
+def passages(value: str | None) -> PassageSettings | None:
+    """``WORDS:STRIDE`` as settings.
+
+    Raises:
+        InputError: another form.
+    """
+    if value is None:
+        return None
+    num_words, _, stride = value.partition(":")
+    if not num_words.isdigit() or (stride and not stride.isdigit()):
+        raise InputError(f"--passages {value!r}", "WORDS:STRIDE", "write for example 150:75")
+    return PassageSettings(int(num_words), int(stride or num_words))
