@@ -16,6 +16,7 @@ from types import FrameType
 import torch
 from accelerate import Accelerator
 from torch import Tensor
+from torch.nn import functional
 
 from distill import collectives
 from distill.checkpoint import TrainState
@@ -28,6 +29,7 @@ from distill.objectives.encodings import Encodings
 from distill.optimization import learning_rate_at, set_learning_rate
 from distill.stream.batch import Batch
 from distill.stream.bitext import BitextStream
+from distill.tokens import Tokens
 from distill.zero import Engines
 
 #: Micro-batches in a row without a finite loss after which a run is given up.
@@ -178,17 +180,18 @@ def _optimizer_step(
 def encode_batch(training: Training, batch: Batch) -> Encodings:
     """Encode a micro-batch: the teacher without gradient, the student with. Collective."""
     engines, objective = training.engines, training.objective
-    document, document_BLD, teacher_source_BND = None, None, None
-    with torch.no_grad():
-        teacher_BMD = engines.teacher(batch.target.input_ids, batch.target.attention_mask)
-        if objective.ranks_documents:
-            document = training.teacher_text.documents(batch.target_texts)
-            document = document.to(training.accelerator.device)
-            document_BLD = engines.teacher(document.input_ids, document.attention_mask)
-        if objective.asks_teacher_for_source:
-            teacher_source_BND = engines.teacher(
-                batch.source.input_ids, batch.source.attention_mask
-            )
+    asked = [batch.target]
+    document = None
+    if objective.ranks_documents:
+        document = training.teacher_text.documents(batch.target_texts)
+        document = document.to(training.accelerator.device)
+        asked.append(document)
+    if objective.asks_teacher_for_source:
+        asked.append(batch.source)
+    encoded = _teacher_encodings(engines.teacher, asked, training.teacher_text)
+    teacher_BMD = encoded.pop(0)
+    document_BLD = encoded.pop(0) if objective.ranks_documents else None
+    teacher_source_BND = encoded.pop(0) if objective.asks_teacher_for_source else None
     student_BND = engines.student(batch.source.input_ids, batch.source.attention_mask)
     # A checksum tells equal sentences apart well enough within a batch.
     codes = torch.tensor([zlib.crc32(text.encode()) for text in batch.target_texts])
@@ -202,6 +205,25 @@ def encode_batch(training: Training, batch: Batch) -> Encodings:
         teacher_source_BND=teacher_source_BND,
         sentence_codes_B=codes.to(student_BND.device),
     )
+
+
+@torch.no_grad()
+def _teacher_encodings(
+    teacher: torch.nn.Module, asked: list[Tokens], text: TextEncoder
+) -> list[Tensor]:
+    """Token vectors of several batches in one forward: a sharded teacher is gathered once."""
+    width = max(tokens.input_ids.shape[1] for tokens in asked)
+    padding_id = text.tokenizer.pad_token_id
+
+    def widen(tensor: Tensor, value: int) -> Tensor:
+        return functional.pad(tensor, (0, width - tensor.shape[1]), value=value)
+
+    vectors = teacher(
+        torch.cat([widen(tokens.input_ids, padding_id) for tokens in asked]),
+        torch.cat([widen(tokens.attention_mask, 0) for tokens in asked]),
+    )
+    parts = vectors.split([len(tokens) for tokens in asked])
+    return [part[:, : tokens.input_ids.shape[1]] for part, tokens in zip(parts, asked, strict=True)]
 
 
 def _clip(training: Training) -> Tensor | float | None:

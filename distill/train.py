@@ -8,6 +8,7 @@ from __future__ import annotations
 import functools
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 if __package__ in (None, ""):  # Run as a script: its folder would shadow top-level modules.
@@ -37,7 +38,9 @@ from distill.monitoring import Curves
 from distill.objectives.combination import CombinedObjective
 from distill.optimization import build_optimizer, set_dropout
 from distill.run_evaluation import RunEvaluation, load_collections
+from distill.stream.batch import Tokenize
 from distill.stream.bitext import BitextStream
+from distill.tokens import Tokens
 from distill.zero import (
     BatchShape,
     Engines,
@@ -80,7 +83,13 @@ def check_inputs(recipe: Recipe) -> None:
     if recipe.student.model is not None:
         check_model_source(recipe.student.model, "student.model", recipe.allow_downloads)
     load_collections(recipe)
+    # Reads manifests and indexes only: no worker starts, nothing is tokenised.
+    _build_stream(recipe, _no_tokens, _no_tokens, 0, int(os.environ.get("WORLD_SIZE", "1")))
     _check_run_directory(recipe)
+
+
+def _no_tokens(texts: Sequence[str]) -> Tokens:
+    raise AssertionError("the stream of the checks is not read")
 
 
 def _check_run_directory(recipe: Recipe) -> None:
@@ -121,7 +130,13 @@ def run(recipe: Recipe) -> bool:
     stop = StopFlag()
     stop.install()
     engines, student_text, teacher_text = _build_encoders(recipe, accelerator)
-    stream = _build_stream(recipe, student_text, teacher_text)
+    stream = _build_stream(
+        recipe,
+        student_text.queries,
+        teacher_text.queries,
+        collectives.rank(),
+        collectives.world_size(),
+    )
     objective = CombinedObjective(recipe.objectives)
     if objective.asks_teacher_for_source:
         _check_same_tokens(student_text, teacher_text)
@@ -217,7 +232,11 @@ def _projection_width(recipe: Recipe) -> int:
 
 
 def _build_stream(
-    recipe: Recipe, student_text: TextEncoder, teacher_text: TextEncoder
+    recipe: Recipe,
+    tokenize_source: Tokenize,
+    tokenize_target: Tokenize,
+    rank: int,
+    world_size: int,
 ) -> BitextStream:
     data = recipe.data
     return BitextStream(
@@ -226,10 +245,10 @@ def _build_stream(
         split=data.split,
         seed=recipe.seed,
         micro_batch=data.micro_batch,
-        rank=collectives.rank(),
-        world_size=collectives.world_size(),
-        tokenize_source=student_text.queries,
-        tokenize_target=teacher_text.queries,
+        rank=rank,
+        world_size=world_size,
+        tokenize_source=tokenize_source,
+        tokenize_target=tokenize_target,
         mixing=data.mixing,
         num_workers=data.num_workers,
         bucket_window=data.bucket_window,
