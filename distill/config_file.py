@@ -54,9 +54,9 @@ def load_settings(kind: type[T], path: Path | None, overrides: Sequence[str] = (
 
 
 def save_settings(settings: Any, path: Path) -> None:
-    """Write resolved settings as YAML that `load_settings` reads back."""
+    """Write settings as YAML that `load_settings` reads back, from any directory."""
     # JSON turns tuples and paths into what YAML writes plainly.
-    plain = json.loads(json.dumps(asdict(settings), default=str))
+    plain = json.loads(json.dumps(asdict(settings), default=lambda path: str(path.absolute())))
     path.write_text(yaml.safe_dump(plain, sort_keys=False, allow_unicode=True), encoding="utf-8")
 
 
