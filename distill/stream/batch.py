@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,7 +15,13 @@ from distill.errors import InputError
 from distill.stream.faults import Fault, FaultError
 from distill.stream.reading import Sample, SampleReader
 from distill.stream.stored_tokens import StoredSide
-from distill.stream.tokenisation import Tokenize, pad_tokens, rows_to_tokens
+from distill.stream.tokenisation import (
+    Tokenize,
+    pack_tokens,
+    pad_tokens,
+    rows_to_tokens,
+    unpack_tokens,
+)
 from distill.tokens import Tokens
 
 #: Number of a shard, and row in it.
@@ -73,6 +80,13 @@ class Batch:
     def __len__(self) -> int:
         return len(self.keys)
 
+    def __reduce__(self) -> tuple[Callable[..., Batch], tuple[Any, ...]]:
+        # From worker to trainer as a few plain arrays: as tensors, each would take a file of
+        # shared memory, and more time than the tokenisation of a small batch.
+        packed = (pack_tokens(self.source), pack_tokens(self.target), self.pair_codes.numpy())
+        texts = (self.keys, self.source_texts, self.target_texts)
+        return _unpacked, (*packed, *texts, self.num_filled, self.faults)
+
     def to(self, device: torch.device | str) -> Batch:
         """The same batch with its tensors on `device`."""
         return replace(
@@ -90,6 +104,16 @@ class Batch:
             target=self.target.pin_memory(),
             pair_codes=self.pair_codes.pin_memory(),
         )
+
+
+def _unpacked(
+    source: tuple[np.ndarray, np.ndarray],
+    target: tuple[np.ndarray, np.ndarray],
+    pair_codes: np.ndarray,
+    *rest: Any,
+) -> Batch:
+    codes = torch.from_numpy(pair_codes)
+    return Batch(unpack_tokens(*source), unpack_tokens(*target), codes, *rest)
 
 
 @dataclass(frozen=True)

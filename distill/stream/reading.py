@@ -60,16 +60,17 @@ class SampleReader:
             FaultError: it cannot be read.
         """
         opened = self._opened(number, row)
-        shard, entry = self.shards[number], opened.index[row]
-        size, offset = int(entry["size"]), int(entry["offset"])
-        key = self._key(number, opened, row)
+        shard = self.shards[number]
+        # All fields at once: one look-up costs less than one per field.
+        packed_key, offset, size, crc32, _, _ = opened.index[row].item()
+        key = key_name(packed_key) if shard.has_keys else _name_in_tar(opened, offset)
         try:
             payload = os.pread(opened.descriptor, size, offset)
         except OSError as error:
             raise self._fault(number, key, "unreadable file", str(error)) from error
         if len(payload) < size:
             raise self._fault(number, key, "truncated tar")
-        if zlib.crc32(payload) != entry["crc32"]:
+        if zlib.crc32(payload) != crc32:
             raise self._fault(number, key, "wrong checksum")
         source, target = self._sides(number, key, payload)
         root = f"{shard.root}:" if self._several_roots else ""
@@ -126,18 +127,12 @@ class SampleReader:
         if not index_path.exists():
             raise FileNotFoundError(f"index {shard.index}")
         index = read_index(index_path, shard.num_pairs)
-        opened = _OpenShard(os.open(path, os.O_RDONLY), index)
+        # As a plain array: each access to a memory map makes a new one.
+        opened = _OpenShard(os.open(path, os.O_RDONLY), np.asarray(index))
         self._open[number] = opened
         if len(self._open) > _OPEN_SHARDS:
             os.close(self._open.popitem(last=False)[1].descriptor)
         return opened
-
-    def _key(self, number: int, opened: _OpenShard, row: int) -> str:
-        entry = opened.index[row]
-        if self.shards[number].has_keys:
-            return key_name(int(entry["key"]))
-        name = os.pread(opened.descriptor, _NAME_BYTES, int(entry["offset"]) - _HEADER_BYTES)
-        return name.partition(b"\0")[0].decode("utf-8", "replace").removesuffix(".json")
 
     def _sides(self, number: int, key: str, payload: bytes) -> tuple[str, str]:
         try:
@@ -158,3 +153,9 @@ class SampleReader:
         """Close the open shards."""
         while self._open:
             os.close(self._open.popitem()[1].descriptor)
+
+
+def _name_in_tar(opened: _OpenShard, offset: int) -> str:
+    """Name of the member whose payload begins at `offset`, without its suffix."""
+    name = os.pread(opened.descriptor, _NAME_BYTES, offset - _HEADER_BYTES)
+    return name.partition(b"\0")[0].decode("utf-8", "replace").removesuffix(".json")

@@ -87,8 +87,23 @@ def rows_to_tokens(
     for place, (ids, row_flags) in enumerate(rows):
         input_ids[place, : len(ids)] = ids
         flags[place, : len(ids)] = row_flags
+    return unpack_tokens(input_ids, flags)
+
+
+def pack_tokens(tokens: Tokens) -> tuple[np.ndarray, np.ndarray]:
+    """Tokens as int32 ids and uint8 flags (1 attended, 2 scored, 4 content), both (B, N)."""
+    flags = (
+        tokens.attention_mask.bool().to(torch.uint8)
+        | tokens.scoring_mask.to(torch.uint8) << 1
+        | tokens.content_mask.to(torch.uint8) << 2
+    )
+    return tokens.input_ids.to(torch.int32).numpy(), flags.numpy()
+
+
+def unpack_tokens(input_ids: np.ndarray, flags: np.ndarray) -> Tokens:
+    """The tokens that `pack_tokens` packed."""
     return Tokens(
-        torch.from_numpy(input_ids),
+        torch.from_numpy(input_ids.astype(np.int64)),
         torch.from_numpy((flags & 1).astype(np.int64)),
         torch.from_numpy((flags & 2).astype(bool)),
         torch.from_numpy((flags & 4).astype(bool)),
@@ -96,13 +111,8 @@ def rows_to_tokens(
 
 
 def tokens_to_rows(tokens: Tokens) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Per text int32 ids and uint8 flags (1 attended, 2 scored, 4 content), padding cut off."""
-    flags = (
-        tokens.attention_mask.bool().to(torch.uint8)
-        | tokens.scoring_mask.to(torch.uint8) << 1
-        | tokens.content_mask.to(torch.uint8) << 2
-    ).numpy()
-    ids = tokens.input_ids.to(torch.int32).numpy()
+    """Per text ids and flags as `pack_tokens` has them, padding cut off."""
+    ids, flags = pack_tokens(tokens)
     rows = []
     for row_ids, row_flags in zip(ids, flags, strict=True):
         used = np.flatnonzero(row_flags)
