@@ -37,6 +37,7 @@ from distill.loop import StopFlag, Training, train
 from distill.monitoring import Curves
 from distill.objectives.combination import CombinedObjective
 from distill.optimization import build_optimizer, set_dropout
+from distill.process import prepare_process
 from distill.run_evaluation import RunEvaluation, load_collections
 from distill.stream.batch import Tokenize
 from distill.stream.bitext import BitextStream
@@ -312,6 +313,7 @@ def _write_student(
 def main(arguments: list[str] | None = None) -> None:
     """Command line; see `USAGE`."""
     arguments = sys.argv[1:] if arguments is None else arguments
+    prepare_process()
     if arguments[:1] in (["-h"], ["--help"]):
         print(USAGE)
         return

@@ -36,6 +36,7 @@ from distill.optimization import (
     set_dropout,
     set_learning_rate,
 )
+from distill.process import prepare_process
 from distill.tokens import Tokens
 from distill.zero import BatchShape, check_world, start_accelerator
 
@@ -259,6 +260,7 @@ def _loop(
 def main(arguments: list[str] | None = None) -> None:
     """Command line: ``[RECIPE.yaml] [key=value …]``."""
     arguments = sys.argv[1:] if arguments is None else arguments
+    prepare_process()
     with one_line_errors():
         is_file = bool(arguments) and "=" not in arguments[0]
         path = Path(arguments[0]) if is_file else DEFAULT_RECIPE

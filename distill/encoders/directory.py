@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
@@ -103,20 +105,26 @@ def load_encoder(
     return LateInteractionEncoder(backbone, projection), TextEncoder(tokenizer, settings)
 
 
-def _load_backbone(source: str, local: bool) -> Any:
-    # The weights' report of transformers counts a dropped pooler as a problem; it is not.
+@contextmanager
+def _quiet_transformers() -> Iterator[None]:
+    """No bars, and no report that counts a dropped pooler as a problem."""
     verbosity = transformers_logging.get_verbosity()
-    transformers_logging.set_verbosity_error()
     progress = transformers_logging.is_progress_bar_enabled()
+    transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
     try:
-        return AutoModel.from_pretrained(
-            source, local_files_only=local, trust_remote_code=False, dtype=torch.float32
-        )
+        yield
     finally:
         transformers_logging.set_verbosity(verbosity)
         if progress:
             transformers_logging.enable_progress_bar()
+
+
+def _load_backbone(source: str, local: bool) -> Any:
+    with _quiet_transformers():
+        return AutoModel.from_pretrained(
+            source, local_files_only=local, trust_remote_code=False, dtype=torch.float32
+        )
 
 
 def _linear(weight_DH: Tensor) -> nn.Linear:
@@ -205,7 +213,10 @@ def save_encoder(
         for key, tensor in state.items()
         if key.startswith("backbone.") and not key.startswith("backbone.pooler.")
     }
-    model.backbone.save_pretrained(directory, state_dict=backbone_state)  # type: ignore[operator]
+    with _quiet_transformers():
+        model.backbone.save_pretrained(  # type: ignore[operator]
+            directory, state_dict=backbone_state
+        )
     text.tokenizer.save_pretrained(directory)
     weight = state["projection.weight"].detach().float().cpu().contiguous()
     save_file({"linear.weight": weight}, directory / _DENSE / "model.safetensors")

@@ -1,0 +1,51 @@
+"""What a training process sets for itself before it starts: memory reuse, quiet libraries."""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+import os
+import sys
+import warnings
+
+import torch
+
+# Numbers of glibc's mallopt(3).
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8
+_LARGEST_HEAP_BLOCK = 32 << 20  # The largest threshold that glibc accepts.
+_NEVER_TRIM = 2**31 - 1
+
+
+def prepare_process() -> None:
+    """Call first in a command's main function; changes this process only."""
+    if not torch.cuda.is_available():
+        keep_freed_memory()
+        # Otherwise DeepSpeed warns in every process that it found no GPU.
+        os.environ.setdefault("DS_ACCELERATOR", "cpu")
+    logging.getLogger("DeepSpeed").setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", message=".*all_gather_into_tensor.*", category=FutureWarning)
+
+
+def keep_freed_memory() -> bool:
+    """Let malloc keep what is freed, so that a step on CPU faults in no page twice.
+
+    By default glibc returns each large tensor to the kernel and has it zeroed again for the next:
+    a training step of a 118-million-parameter student with a sharded teacher spent a third of its
+    time in page faults. Costs some memory that stays with the process.
+
+    Returns:
+        Whether the C library took the settings (glibc does, others have no such function).
+    """
+    if not sys.platform.startswith("linux"):
+        return False
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (OSError, AttributeError):
+        return False
+    settings = {
+        _M_ARENA_MAX: 1,
+        _M_MMAP_THRESHOLD: _LARGEST_HEAP_BLOCK,
+        _M_TRIM_THRESHOLD: _NEVER_TRIM,
+    }
+    taken = [mallopt(name, value) for name, value in settings.items()]
+    return all(taken)

@@ -1,0 +1,194 @@
+"""Training runs through the real launcher, on two processes over gloo."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from transformers import AutoModel
+
+from distill.checkpoint import weights_hash
+from distill.encoders.directory import encoder_hash, load_encoder
+
+pytestmark = pytest.mark.slow
+
+ROOT = Path(__file__).resolve().parent.parent
+BIN = Path(sys.executable).parent
+DEEPSPEED = [str(BIN / "accelerate"), "launch", "--config_file", "accelerate_config.yaml"]
+DDP = [str(BIN / "torchrun"), "--standalone", "--nproc-per-node", "2"]
+PLAIN = [str(BIN / "accelerate"), "launch"]
+STEPS = 6
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A training run that has ended."""
+
+    directory: Path
+    output: str
+
+    def curve(self, tag: str) -> list[float]:
+        events = EventAccumulator(str(self.directory / "tensorboard"))
+        events.Reload()
+        return [point.value for point in events.Scalars(tag)]
+
+    def tags(self) -> set[str]:
+        events = EventAccumulator(str(self.directory / "tensorboard"))
+        events.Reload()
+        return set(events.Tags()["scalars"])
+
+    def weights(self) -> str:
+        encoder, _ = load_encoder(str(self.directory / "student"))
+        return weights_hash(encoder.state_dict())
+
+
+def launch(world, name: str, launcher: list[str], *overrides: str, cwd: Path = ROOT) -> Finished:
+    command = [
+        *launcher,
+        str(ROOT / "distill/train.py"),
+        str(world.recipe),
+        f"name={name}",
+        f"max_steps={STEPS}",
+        "log_every_steps=1",
+        *overrides,
+    ]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    result = subprocess.run(
+        command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=300, check=False
+    )
+    assert result.returncode == 0, result.stdout + result.stderr
+    return Finished(world.root / "runs" / name, result.stdout + result.stderr)
+
+
+def stage(number: int) -> list[str]:
+    path = ROOT / f"launch/deepspeed/student_zero{number}.json"
+    return [f"launch.student_deepspeed={path}"]
+
+
+@pytest.fixture(scope="module")
+def zero2(tiny_world) -> Finished:
+    return launch(tiny_world, "zero2", DEEPSPEED, *stage(2))
+
+
+def test_run_directory_holds_what_later_work_relies_on(zero2, tiny_world):
+    steps = sorted(path.name for path in (zero2.directory / "evaluation/colours").iterdir())
+    assert steps == ["step-0", "step-3", "step-6"]
+    last = zero2.directory / "evaluation/colours/step-6"
+    results = json.loads((last / "results.json").read_text())
+    assert {result["system"] for result in results} == {
+        "teacher_zero_shot",
+        "teacher_english",
+        "student",
+    }
+    student = next(result for result in results if result["system"] == "student")
+    assert student["world_size"] == 2
+    assert student["zero_stage"] == 2
+    assert set(student["pairs"]) == {"sw-en", "so-en"}
+    assert set(student["pairs"]["sw-en"]) >= {"AP", "nDCG@10", "R@100", "RR", "num_queries"}
+    assert set(student["means"]) >= {"all", "low_resource"}
+    assert len(list(last.glob("student.*.run"))) == 2
+    assert (zero2.directory / "config.yaml").is_file()
+    assert AutoModel.from_pretrained(zero2.directory / "student") is not None
+    assert encoder_hash(zero2.directory / "student") != encoder_hash(tiny_world.teacher)
+
+
+def test_training_helps_retrieval_and_leaves_english_alone(zero2):
+    def means(step):
+        path = zero2.directory / f"evaluation/colours/step-{step}/results.json"
+        return {r["system"]: r["means"]["all"]["AP"] for r in json.loads(path.read_text())}
+
+    first, last = means(0), means(STEPS)
+    assert first["student"] == first["teacher_zero_shot"] == last["teacher_zero_shot"]
+    assert last["student"] > 1.5 * first["student"]
+    assert first["teacher_english"] == last["teacher_english"]
+
+
+def test_teacher_and_optimizer_state_are_spread_over_ranks(zero2, tiny_world):
+    encoder, _ = load_encoder(str(tiny_world.teacher))
+    total = sum(parameter.numel() for parameter in encoder.parameters())
+    held = [
+        tuple(int(figure.replace(",", "")) for figure in found)
+        for found in re.findall(
+            r"holds teacher ([\d,]+), student ([\d,]+), optimizer state ([\d,]+)", zero2.output
+        )
+    ]
+    at_start, at_end = held[:2], held[-2:]
+    assert sum(teacher for teacher, _, _ in at_start) == total
+    assert all(teacher <= total * 0.51 for teacher, _, _ in at_start + at_end)
+    # AdamW keeps two elements for each of the student's, here split between two ranks.
+    assert all(state <= 2 * total * 0.51 for _, _, state in at_end)
+    assert sum(state for _, _, state in at_end) >= 2 * total
+
+
+def test_curves_that_people_look_for(zero2):
+    assert zero2.tags() >= {
+        "train/loss",
+        "train/lr",
+        "train/grad_norm",
+        "train/loss_by_pair/sw-en",
+        "perf/pairs_per_second",
+        "perf/data_wait_fraction",
+        "eval/colours/AP/so-en",
+        "eval/colours/AP/macro",
+        "transport/plan_perplexity",
+        "collapse/mean_token_norm",
+    }
+    assert len(zero2.curve("train/loss")) == STEPS
+    assert len(list((zero2.directory / "tensorboard").iterdir())) == 1
+
+
+def test_every_engine_gives_the_same_losses(zero2, tiny_world):
+    expected = torch.tensor(zero2.curve("train/loss"))
+    one_process = ["data.micro_batch=16"]
+    runs = {
+        "zero1": launch(tiny_world, "zero1", DEEPSPEED, *stage(1)),
+        "zero3": launch(tiny_world, "zero3", DEEPSPEED, *stage(3)),
+        "ddp": launch(tiny_world, "ddp", DDP),
+        "one": launch(tiny_world, "one", PLAIN, *one_process),
+    }
+    for name, finished in runs.items():
+        losses = torch.tensor(finished.curve("train/loss"))
+        torch.testing.assert_close(losses, expected, rtol=0, atol=1e-5, msg=f"{name}: {losses}")
+        shutil.rmtree(finished.directory / "checkpoints")
+    student = re.findall(r"student ([\d,]+), optimizer", runs["zero3"].output)[-1]
+    whole = re.findall(r"student ([\d,]+), optimizer", zero2.output)[-1]
+    assert int(student.replace(",", "")) < int(whole.replace(",", ""))
+
+
+@pytest.mark.parametrize("number", [2, 3])
+def test_a_resumed_run_ends_with_the_same_weights(number, zero2, tiny_world):
+    finished = zero2 if number == 2 else launch(tiny_world, "resume3", DEEPSPEED, *stage(3))
+    expected, losses = finished.weights(), finished.curve("train/loss")
+    shutil.rmtree(finished.directory / "checkpoints/step-6")
+    # A checkpoint that was cut off in writing is passed over.
+    (finished.directory / "checkpoints/step-5").mkdir()
+    again = launch(tiny_world, finished.directory.name, DEEPSPEED, *stage(number))
+    assert "resumed from" in again.output
+    assert "step 3 of 6" in again.output
+    assert again.weights() == expected
+    torch.testing.assert_close(again.curve("train/loss")[-3:], losses[-3:], rtol=0, atol=0)
+
+
+def test_plain_launch_from_anywhere_says_what_is_missing(tmp_path):
+    if (ROOT / "models/demo-teacher").exists():
+        pytest.skip("the demo's teacher is here, so the plain launch would train on it")
+    result = subprocess.run(
+        [*PLAIN, str(ROOT / "distill/train.py")],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert result.returncode != 0
+    assert "make demo" in result.stderr
+    assert "--config_file accelerate_config.yaml" in result.stdout
