@@ -7,17 +7,66 @@ or a GPU misses nothing but speed.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
+from importlib.util import find_spec
 
+from distill.errors import InputError
 from distill.transport.bucketed import bucketed_route
 from distill.transport.reference import reference_route
 from distill.transport.route import PairResults, Request
+from distill.transport.settings import COMPILED_SOLVERS, FUSED_SOLVERS
 
 Route = Callable[[Request], PairResults]
 
 
 def choose_route(request: Request) -> Route:
     """The settings' backend, or the fastest that is installed and does these settings."""
-    backend = request.settings.backend
-    if backend == "reference":
-        return reference_route
-    return reference_route if request.a_BN.is_cuda else bucketed_route
+    backend, device = request.settings.backend, request.a_BN.device.type
+    if backend == "auto":
+        backend = _fastest(request.settings.solver, device)
+    if backend == "numba":
+        _require("numba", "cpu", device)
+        from distill.transport.cpu_route import numba_route
+
+        return numba_route
+    if backend == "triton":
+        _require("triton", "cuda", device)
+        from distill.transport.triton_route import triton_route
+
+        return triton_route
+    return bucketed_route if backend == "bucketed" else reference_route
+
+
+def _fastest(solver: str, device: str) -> str:
+    if device == "cpu":
+        usable = solver in COMPILED_SOLVERS and _installed("numba")
+        return "numba" if usable else "bucketed"
+    usable = device == "cuda" and solver in FUSED_SOLVERS and _installed("triton")
+    return "triton" if usable else "reference"
+
+
+@cache
+def _installed(module: str) -> bool:
+    return find_spec(module) is not None
+
+
+def _require(module: str, wanted: str, device: str) -> None:
+    if not _installed(module):
+        raise InputError(
+            f"transport.backend={module}",
+            f"a backend that is installed, and {module} is not",
+            f"pip install {module}, or use backend=auto",
+        )
+    if device != wanted and not (module == "triton" and interpreted()):
+        raise InputError(
+            f"transport.backend={module} for tensors on {device}",
+            f"tensors on {wanted}",
+            "use backend=auto",
+        )
+
+
+def interpreted() -> bool:
+    """Whether Triton interprets its kernels on the CPU, as tests without a GPU have it."""
+    import os
+
+    return os.environ.get("TRITON_INTERPRET") == "1"

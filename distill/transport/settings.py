@@ -26,8 +26,9 @@ BACKENDS = ("auto", "reference", "bucketed", "numba", "triton")
 
 #: Solvers that minimise the entropic problem, so that its value and its divergence exist.
 ENTROPIC_SOLVERS = ("sinkhorn", "sinkhorn_log", "sinkhorn_scaling", "unbalanced")
-#: Solvers that iterate, so that iterations, tolerance and epsilon mean something.
-ITERATIVE_SOLVERS = (*ENTROPIC_SOLVERS, "ipot")
+#: What the compiled CPU kernels and the fused GPU kernels solve.
+COMPILED_SOLVERS = ("sinkhorn", "ipot", "unbalanced")
+FUSED_SOLVERS = ("sinkhorn", "ipot", "unbalanced")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -168,6 +169,15 @@ class TransportSettings:
                 self.value,
                 f"sharp with plan_source {self.plan_source}",
                 "use plan_source=student: the entropic value belongs to the plan of its own cost",
+            )
+        for backend, solvers in (("numba", COMPILED_SOLVERS), ("triton", FUSED_SOLVERS)):
+            _require(
+                self.backend != backend or self.solver in solvers,
+                "backend",
+                backend,
+                f"a backend that does solver {self.solver}, and {backend} does "
+                f"{', '.join(solvers)}",
+                "use backend=auto",
             )
         defaults = {field.name: field.default for field in fields(self)}
         for name, needed, holds in (
