@@ -188,6 +188,9 @@ class Recipe:
     """Language pairs, source-target."""
     teacher: str = ""
     """Directory (or hub id) of the frozen English late-interaction encoder."""
+    teacher_cache: Path | None = None
+    """Directory for the teacher's encodings of the English sentences, each made once and looked
+    up from then on; on several nodes a shared one. None encodes every batch anew."""
     allow_downloads: bool = False
     """Whether a model may be fetched from a hub when it is no directory here."""
     max_steps: int = 400

@@ -29,6 +29,7 @@ from distill.objectives.encodings import Encodings
 from distill.optimization import learning_rate_at, set_learning_rate
 from distill.stream.batch import Batch
 from distill.stream.bitext import BitextStream
+from distill.teacher_cache import TeacherCache
 from distill.tokens import Tokens
 from distill.zero import Engines
 
@@ -56,6 +57,14 @@ class StopFlag:
         self.raised = True
 
 
+@dataclass(frozen=True)
+class TeacherCaches:
+    """The English sentences as the teacher's queries and, where ranked, as its documents."""
+
+    queries: TeacherCache
+    documents: TeacherCache | None
+
+
 @dataclass
 class Training:
     """A built run: what the loop needs.
@@ -63,6 +72,7 @@ class Training:
     Attributes:
         evaluate: called with the number of steps done, at the recipe's intervals. Collective.
         save: called with the state, at the recipe's intervals. Collective.
+        caches: looked up instead of running the teacher, where the recipe wants it.
     """
 
     recipe: Recipe
@@ -76,6 +86,7 @@ class Training:
     evaluate: Callable[[int], None]
     save: Callable[[TrainState], None]
     stop: StopFlag
+    caches: TeacherCaches | None = None
 
 
 def train(training: Training) -> bool:
@@ -180,18 +191,28 @@ def _optimizer_step(
 def encode_batch(training: Training, batch: Batch) -> Encodings:
     """Encode a micro-batch: the teacher without gradient, the student with. Collective."""
     engines, objective = training.engines, training.objective
-    asked = [batch.target]
     document = None
     if objective.ranks_documents:
         document = training.teacher_text.documents(batch.target_texts)
         document = document.to(training.accelerator.device)
-        asked.append(document)
-    if objective.asks_teacher_for_source:
-        asked.append(batch.source)
-    encoded = _teacher_encodings(engines.teacher, asked, training.teacher_text)
-    teacher_BMD = encoded.pop(0)
-    document_BLD = encoded.pop(0) if objective.ranks_documents else None
-    teacher_source_BND = encoded.pop(0) if objective.asks_teacher_for_source else None
+    source = batch.source if objective.asks_teacher_for_source else None
+    caches = training.caches
+    if caches is None:
+        asked = [tokens for tokens in (batch.target, document, source) if tokens is not None]
+        encoded = iter(_teacher_encodings(engines.teacher, asked, training.teacher_text))
+        teacher_BMD = next(encoded)
+        document_BLD = next(encoded) if document is not None else None
+        teacher_source_BND = next(encoded) if source is not None else None
+    else:
+        teacher_BMD = caches.queries.look_up(batch.target_texts, batch.target)
+        document_BLD = None
+        if document is not None and caches.documents is not None:
+            document_BLD = caches.documents.look_up(batch.target_texts, document)
+        teacher_source_BND = None
+        if source is not None:
+            (teacher_source_BND,) = _teacher_encodings(
+                engines.teacher, [source], training.teacher_text
+            )
     student_BND = engines.student(batch.source.input_ids, batch.source.attention_mask)
     # A checksum tells equal sentences apart well enough within a batch.
     codes = torch.tensor([zlib.crc32(text.encode()) for text in batch.target_texts])

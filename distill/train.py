@@ -5,10 +5,8 @@ Run by ``accelerate launch``, with ``--config_file accelerate_config.yaml`` for 
 
 from __future__ import annotations
 
-import functools
 import os
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 
 if __package__ in (None, ""):  # Run as a script: its folder would shadow top-level modules.
@@ -18,37 +16,29 @@ import torch
 from accelerate import Accelerator
 
 from distill import collectives
+from distill.building import build_caches, build_encoders, build_stream, check_same_tokens
 from distill.checkpoint import TrainState, checkpoints_in, load_checkpoint, save_checkpoint
+from distill.checks import check_inputs
 from distill.config import Recipe
 from distill.config_file import load_settings, save_settings
 from distill.encoders.directory import (
-    check_model_source,
     encoder_hash,
-    is_late_interaction,
-    load_encoder,
-    read_text_settings,
     save_encoder,
 )
-from distill.encoders.late_interaction import LateInteractionEncoder, freeze, num_parameters
 from distill.encoders.text import TextEncoder
-from distill.errors import InputError, one_line_errors
+from distill.errors import one_line_errors
 from distill.evaluation.encoding import EvaluationStoppedError
 from distill.loop import StopFlag, Training, train
 from distill.monitoring import Curves
 from distill.objectives.combination import CombinedObjective
-from distill.optimization import build_optimizer, set_dropout
 from distill.process import prepare_process
-from distill.run_evaluation import RunEvaluation, load_collections
-from distill.stream.batch import Tokenize
+from distill.run_evaluation import RunEvaluation
 from distill.stream.bitext import BitextStream
-from distill.tokens import Tokens
 from distill.zero import (
     BatchShape,
     Engines,
-    check_world,
     gathered_weights,
     optimizer_state_elements,
-    prepare,
     resident_elements,
     start_accelerator,
     unwrap,
@@ -67,54 +57,6 @@ USAGE = """usage: accelerate launch --config_file accelerate_config.yaml distill
   key=value    overrides, for example optimizer.learning_rate=5e-5 pairs=[sw-en,so-en]"""
 
 
-def check_inputs(recipe: Recipe) -> None:
-    """Refuse what would fail later, before processes connect; cheap, and done by every rank.
-
-    Raises:
-        InputError: the first problem found.
-    """
-    check_world(recipe.launch)
-    check_model_source(recipe.teacher, "teacher", recipe.allow_downloads)
-    if Path(recipe.teacher).is_dir() and not is_late_interaction(recipe.teacher):
-        raise InputError(
-            f"teacher: {recipe.teacher} is a bare backbone",
-            "a late-interaction model with a trained projection",
-            "train one with distill/train_teacher.py",
-        )
-    if recipe.student.model is not None:
-        check_model_source(recipe.student.model, "student.model", recipe.allow_downloads)
-    load_collections(recipe)
-    # Reads manifests and indexes only: no worker starts, nothing is tokenised.
-    _build_stream(recipe, _no_tokens, _no_tokens, 0, int(os.environ.get("WORLD_SIZE", "1")))
-    _check_run_directory(recipe)
-
-
-def _no_tokens(texts: Sequence[str]) -> Tokens:
-    raise AssertionError("the stream of the checks is not read")
-
-
-def _check_run_directory(recipe: Recipe) -> None:
-    directory = recipe.run_directory
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(
-            f"run directory {directory}: {error.strerror}",
-            "a directory that can be written",
-            "set runs=DIRECTORY",
-        ) from error
-    if not os.access(directory, os.W_OK):
-        raise InputError(
-            f"run directory {directory} is read-only", "a writable one", "set runs=DIRECTORY"
-        )
-    if recipe.checkpoint.resume == "never" and (directory / "config.yaml").exists():
-        raise InputError(
-            f"run directory {directory} is used and checkpoint.resume is never",
-            "a new run",
-            "set name=ANOTHER, or checkpoint.resume=auto to go on",
-        )
-
-
 def run(recipe: Recipe) -> bool:
     """Train, evaluate and write the student. Every rank calls it; False when stopped early.
 
@@ -130,8 +72,8 @@ def run(recipe: Recipe) -> bool:
     torch.manual_seed(recipe.seed)
     stop = StopFlag()
     stop.install()
-    engines, student_text, teacher_text = _build_encoders(recipe, accelerator)
-    stream = _build_stream(
+    engines, student_text, teacher_text = build_encoders(recipe, accelerator)
+    stream = build_stream(
         recipe,
         student_text.queries,
         teacher_text.queries,
@@ -140,7 +82,7 @@ def run(recipe: Recipe) -> bool:
     )
     objective = CombinedObjective(recipe.objectives)
     if objective.asks_teacher_for_source:
-        _check_same_tokens(student_text, teacher_text)
+        check_same_tokens(student_text, teacher_text)
     teacher_hash = encoder_hash(recipe.teacher) if Path(recipe.teacher).is_dir() else recipe.teacher
     state = _resume(recipe, accelerator, stream, teacher_hash)
     if main:
@@ -163,6 +105,9 @@ def run(recipe: Recipe) -> bool:
         evaluate=evaluation.during,
         save=lambda state: _save(checkpoints, accelerator, state, recipe),
         stop=stop,
+        caches=build_caches(
+            recipe, accelerator, engines, stream, teacher_text, teacher_hash, objective
+        ),
     )
     try:
         if state.step == 0:
@@ -181,93 +126,6 @@ def run(recipe: Recipe) -> bool:
         print(f"student: {recipe.run_directory / 'student'}")
         print(f"curves: tensorboard --logdir {recipe.run_directory / 'tensorboard'}", flush=True)
     return True
-
-
-def _build_encoders(
-    recipe: Recipe, accelerator: Accelerator
-) -> tuple[Engines, TextEncoder, TextEncoder]:
-    load = functools.partial(load_encoder, allow_downloads=recipe.allow_downloads)
-    source = recipe.student.model or recipe.teacher
-    text_settings = recipe.student.text
-    teacher_settings = (
-        read_text_settings(recipe.teacher) if is_late_interaction(recipe.teacher) else None
-    )
-    if text_settings is None and not is_late_interaction(source):
-        text_settings = teacher_settings
-    dimension = _projection_width(recipe)
-    student, student_text = load(
-        source, settings=text_settings, embedding_dimension=dimension, seed=recipe.seed
-    )
-    if student.embedding_dimension != dimension:
-        raise InputError(
-            f"student {source}: token vectors of {student.embedding_dimension}",
-            f"the teacher's {dimension}",
-            "start from the bare backbone, which gets a projection of the teacher's width",
-        )
-    freeze(
-        student.backbone,
-        embeddings=recipe.student.freeze_embeddings,
-        num_layers=recipe.student.freeze_layers,
-    )
-    set_dropout(student, recipe.student.dropout)
-    if collectives.rank() == 0:
-        trains, total = num_parameters(student)
-        print(f"student: {total:,} parameters, {trains:,} of them train", flush=True)
-    optimizer = build_optimizer(student, recipe.optimizer)
-    texts: list[TextEncoder] = []
-
-    def load_teacher() -> LateInteractionEncoder:
-        teacher, teacher_text = load(recipe.teacher)
-        texts.append(teacher_text)
-        return teacher
-
-    engines = prepare(accelerator, student, optimizer, load_teacher)
-    return engines, student_text, texts[0]
-
-
-def _projection_width(recipe: Recipe) -> int:
-    from safetensors import safe_open
-
-    with safe_open(Path(recipe.teacher) / "1_Dense" / "model.safetensors", "pt") as file:
-        return file.get_slice("linear.weight").get_shape()[0]
-
-
-def _build_stream(
-    recipe: Recipe,
-    tokenize_source: Tokenize,
-    tokenize_target: Tokenize,
-    rank: int,
-    world_size: int,
-) -> BitextStream:
-    data = recipe.data
-    return BitextStream(
-        list(data.shards),
-        pairs=list(recipe.pairs),
-        split=data.split,
-        seed=recipe.seed,
-        micro_batch=data.micro_batch,
-        rank=rank,
-        world_size=world_size,
-        tokenize_source=tokenize_source,
-        tokenize_target=tokenize_target,
-        mixing=data.mixing,
-        num_workers=data.num_workers,
-        bucket_window=data.bucket_window,
-        bucket_size=data.bucket_size,
-        shuffle_window=data.shuffle_window,
-        max_bad_fraction=data.max_bad_fraction,
-        endless=True,
-    )
-
-
-def _check_same_tokens(student_text: TextEncoder, teacher_text: TextEncoder) -> None:
-    if student_text.tokenizer.get_vocab() != teacher_text.tokenizer.get_vocab():
-        raise InputError(
-            "objectives.transport.plan_source asks the teacher to encode the translation, but "
-            "student and teacher have different vocabularies",
-            "the same tokenizer on both sides",
-            "set objectives.transport.plan_source=student",
-        )
 
 
 def _resume(

@@ -154,6 +154,10 @@ def test_every_engine_gives_the_same_losses(zero2, tiny_world):
         "zero3": launch(tiny_world, "zero3", DEEPSPEED, *stage(3)),
         "ddp": launch(tiny_world, "ddp", DDP),
         "one": launch(tiny_world, "one", PLAIN, *one_process),
+        # The teacher looked up instead of run must change nothing either.
+        "cached": launch(
+            tiny_world, "cached", DEEPSPEED, *stage(2), f"teacher_cache={tiny_world.root / 'cache'}"
+        ),
     }
     for name, finished in runs.items():
         losses = torch.tensor(finished.curve("train/loss"))

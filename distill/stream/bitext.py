@@ -210,6 +210,21 @@ class BitextStream:
         counts = self.plan.drawn(self._cursor.epoch, self._cursor.position)
         return dict(zip(self.pairs, counts.tolist(), strict=True))
 
+    def distinct_targets(self) -> list[str]:
+        """Every target sentence of the stream once, in stored order; the same on every rank.
+
+        Reads all shards in this process and leaves out what cannot be read: the stream itself
+        counts and names faults.
+        """
+        reader = self._dataset.reader
+        texts: dict[str, None] = {}
+        for number, shard in enumerate(reader.shards):
+            for row in range(shard.num_pairs):
+                sample = reader.read_or_none(number, row)
+                if sample is not None:
+                    texts.setdefault(sample.target)
+        return list(texts)
+
     def __iter__(self) -> Iterator[Batch]:
         issued: deque[Step] = deque()
         batches = load_batches(

@@ -1,0 +1,161 @@
+"""From a recipe to the parts of a run: engines, stream, the teacher's cache."""
+
+from __future__ import annotations
+
+import functools
+import time
+from pathlib import Path
+
+from accelerate import Accelerator
+
+from distill import collectives
+from distill.config import Recipe
+from distill.encoders.directory import is_late_interaction, load_encoder, read_text_settings
+from distill.encoders.late_interaction import LateInteractionEncoder, freeze, num_parameters
+from distill.encoders.text import TextEncoder
+from distill.errors import InputError
+from distill.loop import TeacherCaches
+from distill.objectives.combination import CombinedObjective
+from distill.optimization import build_optimizer, set_dropout
+from distill.stream.batch import Tokenize
+from distill.stream.bitext import BitextStream
+from distill.teacher_cache import TeacherCache
+from distill.zero import Engines, prepare
+
+
+def build_encoders(
+    recipe: Recipe, accelerator: Accelerator
+) -> tuple[Engines, TextEncoder, TextEncoder]:
+    """Student and teacher in their engines, and their tokenisations. Collective.
+
+    Raises:
+        InputError: a model cannot be read, or the student's vectors are not as wide as the
+            teacher's.
+    """
+    load = functools.partial(load_encoder, allow_downloads=recipe.allow_downloads)
+    source = recipe.student.model or recipe.teacher
+    text_settings = recipe.student.text
+    teacher_settings = (
+        read_text_settings(recipe.teacher) if is_late_interaction(recipe.teacher) else None
+    )
+    if text_settings is None and not is_late_interaction(source):
+        text_settings = teacher_settings
+    dimension = _projection_width(recipe)
+    student, student_text = load(
+        source, settings=text_settings, embedding_dimension=dimension, seed=recipe.seed
+    )
+    if student.embedding_dimension != dimension:
+        raise InputError(
+            f"student {source}: token vectors of {student.embedding_dimension}",
+            f"the teacher's {dimension}",
+            "start from the bare backbone, which gets a projection of the teacher's width",
+        )
+    freeze(
+        student.backbone,
+        embeddings=recipe.student.freeze_embeddings,
+        num_layers=recipe.student.freeze_layers,
+    )
+    set_dropout(student, recipe.student.dropout)
+    if collectives.rank() == 0:
+        trains, total = num_parameters(student)
+        print(f"student: {total:,} parameters, {trains:,} of them train", flush=True)
+    optimizer = build_optimizer(student, recipe.optimizer)
+    texts: list[TextEncoder] = []
+
+    def load_teacher() -> LateInteractionEncoder:
+        teacher, teacher_text = load(recipe.teacher)
+        texts.append(teacher_text)
+        return teacher
+
+    engines = prepare(accelerator, student, optimizer, load_teacher)
+    return engines, student_text, texts[0]
+
+
+def _projection_width(recipe: Recipe) -> int:
+    from safetensors import safe_open
+
+    with safe_open(Path(recipe.teacher) / "1_Dense" / "model.safetensors", "pt") as file:
+        return file.get_slice("linear.weight").get_shape()[0]
+
+
+def build_stream(
+    recipe: Recipe,
+    tokenize_source: Tokenize,
+    tokenize_target: Tokenize,
+    rank: int,
+    world_size: int,
+) -> BitextStream:
+    """The recipe's stream as one rank sees it. Not collective.
+
+    Raises:
+        InputError: shards are missing or broken, or hold less than a global batch.
+    """
+    data = recipe.data
+    return BitextStream(
+        list(data.shards),
+        pairs=list(recipe.pairs),
+        split=data.split,
+        seed=recipe.seed,
+        micro_batch=data.micro_batch,
+        rank=rank,
+        world_size=world_size,
+        tokenize_source=tokenize_source,
+        tokenize_target=tokenize_target,
+        mixing=data.mixing,
+        num_workers=data.num_workers,
+        bucket_window=data.bucket_window,
+        bucket_size=data.bucket_size,
+        shuffle_window=data.shuffle_window,
+        max_bad_fraction=data.max_bad_fraction,
+        endless=True,
+    )
+
+
+def build_caches(
+    recipe: Recipe,
+    accelerator: Accelerator,
+    engines: Engines,
+    stream: BitextStream,
+    text: TextEncoder,
+    teacher_hash: str,
+    objective: CombinedObjective,
+) -> TeacherCaches | None:
+    """The teacher's encodings of all English sentences, where the recipe wants them. Collective."""
+    directory = recipe.teacher_cache
+    if directory is None:
+        return None
+    start = time.monotonic()
+    texts = stream.distinct_targets()
+
+    def build(side: str, tokenize: Tokenize) -> TeacherCache:
+        return TeacherCache.build(
+            directory,
+            f"{teacher_hash} {text.settings} {side}",
+            texts,
+            lambda tokens: engines.teacher(tokens.input_ids, tokens.attention_mask),
+            tokenize,
+            recipe.evaluation.batch_size,
+            accelerator.device,
+        )
+
+    queries = build("query", text.queries)
+    documents = build("document", text.documents) if objective.ranks_documents else None
+    if collectives.rank() == 0:
+        seconds = time.monotonic() - start
+        print(f"teacher cache: {len(texts):,} sentences, {seconds:.0f} s", flush=True)
+    return TeacherCaches(queries, documents)
+
+
+def check_same_tokens(student_text: TextEncoder, teacher_text: TextEncoder) -> None:
+    """Refuse a plan on the teacher's cost where the teacher cannot read the student's tokens.
+
+    Raises:
+        InputError: the vocabularies differ.
+    """
+    if student_text.tokenizer.get_vocab() != teacher_text.tokenizer.get_vocab():
+        raise InputError(
+            "objectives.transport.plan_source asks the teacher to encode the translation, but "
+            "student and teacher have different vocabularies",
+            "the same tokenizer on both sides",
+            "set objectives.transport.plan_source=student",
+        )

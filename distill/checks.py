@@ -1,0 +1,63 @@
+"""What is refused before processes connect: cheap checks that every rank makes by itself."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from distill.building import build_stream
+from distill.config import Recipe
+from distill.encoders.directory import check_model_source, is_late_interaction
+from distill.errors import InputError
+from distill.run_evaluation import load_collections
+from distill.tokens import Tokens
+from distill.zero import check_world
+
+
+def check_inputs(recipe: Recipe) -> None:
+    """Refuse what would fail later, before processes connect; cheap, and done by every rank.
+
+    Raises:
+        InputError: the first problem found.
+    """
+    check_world(recipe.launch)
+    check_model_source(recipe.teacher, "teacher", recipe.allow_downloads)
+    if Path(recipe.teacher).is_dir() and not is_late_interaction(recipe.teacher):
+        raise InputError(
+            f"teacher: {recipe.teacher} is a bare backbone",
+            "a late-interaction model with a trained projection",
+            "train one with distill/train_teacher.py",
+        )
+    if recipe.student.model is not None:
+        check_model_source(recipe.student.model, "student.model", recipe.allow_downloads)
+    load_collections(recipe)
+    # Reads manifests and indexes only: no worker starts, nothing is tokenised.
+    build_stream(recipe, _no_tokens, _no_tokens, 0, int(os.environ.get("WORLD_SIZE", "1")))
+    _check_run_directory(recipe)
+
+
+def _no_tokens(texts: Sequence[str]) -> Tokens:
+    raise AssertionError("the stream of the checks is not read")
+
+
+def _check_run_directory(recipe: Recipe) -> None:
+    directory = recipe.run_directory
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(
+            f"run directory {directory}: {error.strerror}",
+            "a directory that can be written",
+            "set runs=DIRECTORY",
+        ) from error
+    if not os.access(directory, os.W_OK):
+        raise InputError(
+            f"run directory {directory} is read-only", "a writable one", "set runs=DIRECTORY"
+        )
+    if recipe.checkpoint.resume == "never" and (directory / "config.yaml").exists():
+        raise InputError(
+            f"run directory {directory} is used and checkpoint.resume is never",
+            "a new run",
+            "set name=ANOTHER, or checkpoint.resume=auto to go on",
+        )

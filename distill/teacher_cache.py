@@ -1,0 +1,87 @@
+"""The teacher's side done once: token vectors of every English sentence, kept on disk.
+
+The teacher is frozen and English sentences repeat, in each epoch and in every language that has
+them, so a sentence is encoded once and looked up from then on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from distill import collectives
+from distill.evaluation.embedding_cache import EmbeddingCache
+from distill.evaluation.encoding import Encode, encode_texts
+from distill.tokens import Tokens
+
+
+class TeacherCache:
+    """Token vectors of known sentences, as queries or as documents. See `build`.
+
+    Args:
+        rows: sentence → its (N, D) vectors of scoring tokens.
+    """
+
+    def __init__(self, rows: dict[str, Tensor]) -> None:
+        self._rows = rows
+
+    @classmethod
+    def build(
+        cls,
+        directory: Path,
+        key: str,
+        texts: Sequence[str],
+        encode: Encode,
+        tokenize: Callable[[Sequence[str]], Tokens],
+        batch_size: int,
+        device: torch.device | str,
+    ) -> TeacherCache:
+        """Encode what `directory` does not hold yet, then map it. Collective.
+
+        All ranks encode and rank 0 writes, so the directory must be one that all ranks see. Memory
+        is the page cache's: vectors are mapped, in float32, 4 x D bytes for each token.
+
+        Args:
+            key: identity of teacher and side (query or document); other keys do not mix.
+            texts: distinct sentences, the same on every rank.
+        """
+        cache = EmbeddingCache(directory, key)
+        missing: list[int] = []
+        if collectives.rank() == 0:
+            _, missing = cache.find(texts)
+        missing = collectives.broadcast_object(missing)
+        if missing:
+            wanted = [texts[position] for position in missing]
+            encoded = encode_texts(encode, tokenize, wanted, batch_size, device)
+            if encoded is not None:
+                cache.add(wanted, encoded)
+            collectives.barrier()
+        segments, _ = cache.find(texts)
+        return cls(
+            {
+                texts[position]: vectors
+                for segment in segments
+                for position, vectors in segment.rows().items()
+            }
+        )
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def look_up(self, texts: Sequence[str], tokens: Tokens) -> Tensor:
+        """Vectors (B, N, D) at the scoring tokens of `tokens`, zero elsewhere, on their device.
+
+        Args:
+            texts: B sentences.
+            tokens: the same sentences as the teacher's side tokenises them.
+
+        Raises:
+            KeyError: a sentence that was not among those encoded.
+        """
+        rows = [self._rows[text] for text in texts]
+        vectors_BND = rows[0].new_zeros((*tokens.scoring_mask.shape, rows[0].shape[1]))
+        vectors_BND[tokens.scoring_mask.cpu()] = torch.cat(rows)
+        return vectors_BND.to(tokens.input_ids.device, non_blocking=True)
