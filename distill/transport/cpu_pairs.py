@@ -14,6 +14,7 @@ from distill.transport.cpu_exponentials import exponentials
 from distill.transport.cpu_sinkhorn import TINY, ipot, make_scratch, note_scalings, sinkhorn
 from distill.transport.cpu_vectors import (
     compiled,
+    fill,
     fill_cost,
     finish_gradient,
     gather,
@@ -51,8 +52,8 @@ def describe(cost, solved, a, b, n, m, step, half_width, space, numbers):
     plan, sums, v, columns, spare = space.kernel, space.sums, space.v, space.columns, space.spare
     paid, mass, misplaced, entropic, inside = 0.0, 0.0, 0.0, 0.0, 0.0
     note_scalings(space)
-    sums[:] = zero
-    spare[:] = zero
+    fill(sums, zero)
+    fill(spare, zero)
     for i in range(n):
         row, costs, charged = plan[i], solved[i], cost[i]
         u, own, least = space.u[i], space.rows[i], space.least[i]
@@ -129,7 +130,7 @@ def make_room(vectors, n, m):
 @compiled
 def load_marginal(marginal, index, count, out):
     """The masses at index[:count], zeros after."""
-    out[:] = 0
+    fill(out, 0)
     for i in range(count):
         out[i] = marginal[index[i]]
 
@@ -138,7 +139,7 @@ def load_marginal(marginal, index, count, out):
 def blend_cost(cost, plan_cost, order_N, order_M, n, m, options, solved):
     """solved = (1 - weight) cost + weight plan_cost at the real tokens; 0 outside."""
     one = cost.dtype.type(1)
-    solved[:] = 0
+    fill(solved.reshape(solved.size), 0)
     for i in range(n):
         for j in range(m):
             solved[i, j] = options.blend * plan_cost[order_N[i], order_M[j]]
@@ -182,7 +183,7 @@ def solve_pairs(
     left, right, along_n, along_m, flat = make_room(student, most_n, most_m)
     for pair in pairs:
         n, m = sizes[pair, 0], sizes[pair, 1]
-        numbers[pair] = 0
+        fill(numbers[pair], 0)
         if n == 0 or m == 0:
             continue
         n4, m16 = round_up(n, 4), round_up(m, 16)

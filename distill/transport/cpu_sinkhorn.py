@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 
 from distill.transport.cpu_exponentials import exponentials, logarithms
-from distill.transport.cpu_vectors import compiled, compiled_extremes
+from distill.transport.cpu_vectors import compiled, compiled_extremes, copy, fill
 
 #: A scaling beyond this, or its inverse, is absorbed. Its square times a cell stays finite.
 ABSORB_ABOVE = 1e12
@@ -208,11 +208,11 @@ def sinkhorn(cost, a, b, n, m, epsilon, damping, limits, space):
     largest = reduce(cost, n, m, space.least, space.columns)
     for j in range(m):
         space.columns[j] *= step
-    space.rows[:] = 0
+    fill(space.rows, 0)
     watched = largest > SAFE_RANGE * epsilon or damping < 1
     fill_kernel(cost, n, m, step, space)
-    space.u[:] = a[: len(space.u)]
-    space.v[:] = b[: len(space.v)]
+    copy(a, space.u)
+    copy(b, space.v)
     error = cost.dtype.type(0)
     for iteration in range(num_iterations):
         if damping < 1:
@@ -221,8 +221,10 @@ def sinkhorn(cost, a, b, n, m, epsilon, damping, limits, space):
             error = update(a, b, space)
         if watched and out_of_range(n, m, space):
             note_scalings(space)
-            space.u[:n] = one
-            space.v[:m] = one
+            for i in range(n):
+                space.u[i] = one
+            for j in range(m):
+                space.v[j] = one
             fill_kernel(cost, n, m, step, space)
         looked = tolerance > 0 and iteration > 0 and iteration % check_every == 0
         if looked and error <= tolerance:
@@ -242,10 +244,10 @@ def ipot(cost, a, b, n, m, beta, num_iterations, space):
     reduce(cost, n, m, space.least, space.columns)
     if largest_excess(cost, n, m, space.least) > IPOT_RANGE * beta:
         return 0, zero
-    space.rows[:] = zero
-    space.columns[:] = zero
-    space.u[:] = one
-    space.v[:] = b[: len(space.v)]
+    fill(space.rows, zero)
+    fill(space.columns, zero)
+    fill(space.u, one)
+    copy(b, space.v)
     step = zero
     for iteration in range(num_iterations):
         if iteration > 0:

@@ -29,6 +29,20 @@ def round_up(number, multiple):
 
 
 @compiled
+def fill(values, number):
+    """values[:] = number, which as an assignment takes numba seconds more to compile."""
+    for i in range(values.shape[0]):
+        values[i] = number
+
+
+@compiled
+def copy(values, out):
+    """out[:] = values[:len(out)]."""
+    for i in range(out.shape[0]):
+        out[i] = values[i]
+
+
+@compiled
 def gather(vectors, index, count, padded, kind, out, norms):
     """Copy the vectors at index[:count] into out, normalised if the cost is cosine; zeros after.
 
