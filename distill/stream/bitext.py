@@ -230,16 +230,19 @@ class BitextStream:
         batches = load_batches(
             self._dataset, self._asked_for(issued), self.num_workers, self._prefetch_batches
         )
-        while True:
-            start = time.perf_counter()
-            batch = next(batches, None)
-            self.seconds_waited += time.perf_counter() - start
-            if batch is None:
-                return
-            step = issued.popleft()
-            self._budget.count(step.before.epoch, batch.faults)
-            self._cursor = step.after
-            yield batch
+        try:
+            while True:
+                start = time.perf_counter()
+                batch = next(batches, None)
+                self.seconds_waited += time.perf_counter() - start
+                if batch is None:
+                    return
+                step = issued.popleft()
+                self._budget.count(step.before.epoch, batch.faults)
+                self._cursor = step.after
+                yield batch
+        finally:
+            batches.close()
 
     def take(self, batches: Iterator[Batch]) -> tuple[Batch | None, InputError | None]:
         """The next batch of an iterator over this stream, or None at its end, or the error.

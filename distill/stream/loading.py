@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Iterator
+import threading
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -19,7 +20,7 @@ def load_batches(
     asked_for: Iterator[MicroBatchDraws],
     num_workers: int,
     prefetch_batches: int,
-) -> Iterator[Batch]:
+) -> Generator[Batch, None, None]:
     """The micro-batches asked for, in this order.
 
     Args:
@@ -45,7 +46,12 @@ def load_batches(
     )
     with _serial_tokenizers():
         batches = iter(loader)
-    yield from batches
+    try:
+        yield from batches
+    finally:
+        # The workers end when the last reference goes. Left to the cycle of an error's traceback
+        # they would be collected after the queues they wait for, and be killed 5 s later.
+        del batches
 
 
 def _unchanged(batch: Any) -> Any:
@@ -70,18 +76,21 @@ def _prepare_worker(worker_id: int) -> None:
     """One thread per worker, no threads in tokenizers, and signals left to the parent.
 
     Preemption and Ctrl-C signal a whole process group or job: a worker that died of it would take
-    the batch from the training process, which still has to write a checkpoint. So the first
-    SIGTERM is left to the parent, too. A second one ends the worker: `multiprocessing` sends it
-    to workers that are left when the parent exits, and waits for them. A worker whose parent was
-    killed ends by itself, by the loader's watchdog.
+    the batch from the training process, which still has to write a checkpoint. Only the parent's
+    own SIGTERM, by which it ends its workers, is obeyed. A worker whose parent was killed ends by
+    itself, by the loader's watchdog.
     """
     del worker_id
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
     torch.set_num_threads(1)
     for number in (signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2):
         signal.signal(number, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, _heed_the_next)
+    # Blocked in this and all later threads, so that it waits for the one that looks at its sender.
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    threading.Thread(target=_obey_parent, args=(os.getppid(),), daemon=True).start()
 
 
-def _heed_the_next(number: int, frame: object) -> None:
-    signal.signal(number, signal.SIG_DFL)
+def _obey_parent(parent: int) -> None:
+    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != parent:
+        pass
+    os._exit(0)

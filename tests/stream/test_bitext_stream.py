@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import pickle
+import shutil
+import subprocess
+import sys
 from collections import Counter
+from pathlib import Path
 
 import pytest
 import torch
@@ -158,8 +162,6 @@ def test_loaders_leave_the_global_generator_alone(make_shards, open_stream):
 
 
 def copy_shards(root, tmp_path):
-    import shutil
-
     return shutil.copytree(root, tmp_path / "copy")
 
 
@@ -236,3 +238,41 @@ def test_what_cannot_be_streamed_is_refused(make_shards, open_stream, options, m
 def test_folder_without_manifest_is_refused(open_stream, tmp_path):
     with pytest.raises(InputError, match=r"manifest\.json: no such file"):
         open_stream(tmp_path)
+
+
+SIGNALLED = """
+import os, signal, subprocess, sys
+sys.path.insert(0, sys.argv[2])
+from conftest import CharacterTokens
+from distill.stream.bitext import BitextStream
+
+def others(number):
+    # From a process that is not the workers' parent, as a scheduler signals a whole job.
+    for pid in workers:
+        subprocess.run(["kill", f"-{number}", pid], check=True)
+
+tokens = CharacterTokens()
+stream = BitextStream(sys.argv[1], tokenize_source=tokens, tokenize_target=tokens,
+                      micro_batch=4, num_workers=2, endless=True)
+batches = iter(stream)
+next(batches)
+workers = subprocess.run(["pgrep", "-P", str(os.getpid())], capture_output=True, text=True)
+workers = workers.stdout.split()[:2]
+for number in ("TERM", "USR1", "INT", "TERM"):
+    others(number)
+    for _ in range(20):
+        next(batches)
+print("survived", *workers)
+if sys.argv[3] == "fail":
+    raise KeyError("the iterator is alive in a traceback")
+"""
+
+
+@pytest.mark.parametrize("end", ["return", "fail"])
+def test_workers_leave_signals_to_the_parent_and_end_with_it(make_shards, end):
+    command = [sys.executable, "-c", SIGNALLED, make_shards(PAIRS), Path(__file__).parent, end]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=180)
+    assert result.stdout.startswith("survived"), result.stderr
+    assert result.returncode == (0 if end == "return" else 1)
+    for worker in result.stdout.split()[1:]:
+        assert not Path("/proc", worker).exists()
