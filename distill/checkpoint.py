@@ -90,16 +90,9 @@ def load_checkpoint(path: Path, accelerator: Accelerator, teacher_hash: str) -> 
     """Put engines, optimizer and random states back; returns the rest. Collective.
 
     Raises:
-        InputError: another world size or another teacher than the checkpoint's.
+        InputError: another teacher than the checkpoint's.
     """
     state = read_state(path)
-    if state.world_size != collectives.world_size():
-        raise InputError(
-            f"{path}: written by {state.world_size} processes, launched with "
-            f"{collectives.world_size()}",
-            "the same number",
-            f"launch with --num_processes {state.world_size}, or start a new run with name=",
-        )
     if state.teacher_hash != teacher_hash:
         raise InputError(
             f"{path}: trained against teacher {state.teacher_hash[:12]}",

@@ -7,7 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from distill.building import build_stream
+from distill.checkpoint import checkpoints_in, read_state
 from distill.config import Recipe
+from distill.config_file import plain_settings, read_yaml
 from distill.encoders.directory import check_model_source, is_late_interaction
 from distill.errors import InputError
 from distill.run_evaluation import load_collections
@@ -61,3 +63,36 @@ def _check_run_directory(recipe: Recipe) -> None:
             "a new run",
             "set name=ANOTHER, or checkpoint.resume=auto to go on",
         )
+    _check_resumable(recipe)
+
+
+#: What may change between two parts of one training run.
+_FREE = {"runs", "evaluation", "checkpoint", "launch", "log_every_steps", "teacher_cache"}
+
+
+def _check_resumable(recipe: Recipe) -> None:
+    """Refuse to go on from a checkpoint that other settings or another world wrote."""
+    directory = recipe.run_directory
+    found = checkpoints_in(directory / "checkpoints")
+    if not found:
+        return
+    state = read_state(found[-1])
+    world_size = int(os.environ.get("WORLD_SIZE", "1"))
+    if state.world_size != world_size:
+        raise InputError(
+            f"{found[-1]}: written by {state.world_size} processes, launched with {world_size}",
+            "the same number",
+            f"launch with --num_processes {state.world_size}, or start a new run with name=",
+        )
+    stored, given = (directory / "config.yaml"), plain_settings(recipe)
+    if stored.is_file():
+        known = read_yaml(stored)
+        changed = [
+            key for key in given if key not in _FREE and given[key] != known.get(key, given[key])
+        ]
+        if changed:
+            raise InputError(
+                f"{directory} was trained with other settings of {', '.join(changed)}",
+                "the same settings to go on",
+                "set name=ANOTHER, or remove the directory",
+            )

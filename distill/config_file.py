@@ -40,7 +40,7 @@ def load_settings(kind: type[T], path: Path | None, overrides: Sequence[str] = (
     """
     tree: dict[str, Any] = {}
     if path is not None:
-        tree = _read_yaml(path)
+        tree = read_yaml(path)
         _check_keys(kind, tree, str(path), "")
         tree = _resolve_paths(kind, tree, _base_directory(path))
     for text in overrides:
@@ -55,12 +55,22 @@ def load_settings(kind: type[T], path: Path | None, overrides: Sequence[str] = (
 
 def save_settings(settings: Any, path: Path) -> None:
     """Write settings as YAML that `load_settings` reads back, from any directory."""
+    text = yaml.safe_dump(plain_settings(settings), sort_keys=False, allow_unicode=True)
+    path.write_text(text, encoding="utf-8")
+
+
+def plain_settings(settings: Any) -> dict[str, Any]:
+    """Settings as the mappings, lists and scalars that a YAML file holds; paths absolute."""
     # JSON turns tuples and paths into what YAML writes plainly.
-    plain = json.loads(json.dumps(asdict(settings), default=lambda path: str(path.absolute())))
-    path.write_text(yaml.safe_dump(plain, sort_keys=False, allow_unicode=True), encoding="utf-8")
+    return json.loads(json.dumps(asdict(settings), default=lambda path: str(path.absolute())))
 
 
-def _read_yaml(path: Path) -> dict[str, Any]:
+def read_yaml(path: Path) -> dict[str, Any]:
+    """The mapping in a YAML file.
+
+    Raises:
+        InputError: the file cannot be read or holds no mapping.
+    """
     try:
         tree = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:

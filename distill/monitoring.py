@@ -25,11 +25,12 @@ class Progress:
     """A progress bar on a terminal; elsewhere a line now and then with rate and time left.
 
     Args:
-        total: number of steps.
+        total: number of steps, or of another unit.
         description: what is being done.
         initial: steps done before.
         every_seconds: least time between two lines where there is no terminal.
         enabled: False on ranks that stay silent.
+        unit: what is counted.
     """
 
     def __init__(
@@ -40,22 +41,26 @@ class Progress:
         initial: int = 0,
         every_seconds: float = 15.0,
         enabled: bool = True,
+        unit: str = "step",
     ) -> None:
         self.total, self.description, self.done = total, description, initial
+        self.unit = unit
         self._enabled, self._every = enabled, every_seconds
         self._start, self._first, self._last_line = time.monotonic(), initial, time.monotonic()
         self._figures = ""
         self._bar: Any = None
         if enabled and sys.stderr.isatty():
-            self._bar = tqdm(total=total, desc=description, initial=initial, dynamic_ncols=True)
+            self._bar = tqdm(
+                total=total, desc=description, initial=initial, unit=unit, dynamic_ncols=True
+            )
 
-    def advance(self, figures: str = "") -> None:
-        """Count one step; `figures` stand beside the bar from now on."""
-        self.done += 1
+    def advance(self, figures: str = "", count: int = 1) -> None:
+        """Count `count` steps; `figures` stand beside the bar from now on."""
+        self.done += count
         self._figures = figures or self._figures
         if self._bar is not None:
             self._bar.set_postfix_str(self._figures, refresh=False)
-            self._bar.update()
+            self._bar.update(count)
         elif self._enabled:
             now = time.monotonic()
             if now - self._last_line >= self._every or self.done == self.total:
@@ -65,7 +70,8 @@ class Progress:
     def _line(self, now: float) -> str:
         rate = (self.done - self._first) / max(now - self._start, 1e-9)
         left = (self.total - self.done) / rate if rate > 0 else 0.0
-        speed = f"{rate:.2f} steps/s" if rate >= 1 else f"{1 / max(rate, 1e-9):.2f} s/step"
+        unit = self.unit
+        speed = f"{rate:.2f} {unit}s/s" if rate >= 1 else f"{1 / max(rate, 1e-9):.2f} s/{unit}"
         text = f"{self.description}: {self.done}/{self.total}, {speed}, {left:.0f} s left"
         return f"{text}, {self._figures}" if self._figures else text
 

@@ -16,7 +16,7 @@ from distill.evaluation.evaluate import evaluate_systems
 from distill.evaluation.systems import DocumentIndex, System, index_documents
 from distill.evaluation.table import format_table
 from distill.loop import StopFlag
-from distill.monitoring import Curves
+from distill.monitoring import Curves, Progress
 from distill.zero import Engines
 
 
@@ -89,6 +89,12 @@ class RunEvaluation:
         training = self._engines.student.training
         self._engines.student.eval()
         if collection.name not in self._indexes:
+            progress = Progress(
+                len(collection.documents),
+                f"documents of {collection.name}",
+                enabled=collectives.rank() == 0,
+                unit="document",
+            )
             self._indexes[collection.name] = index_documents(
                 collection,
                 self._by_teacher,
@@ -98,7 +104,9 @@ class RunEvaluation:
                 batch_size=settings.batch_size,
                 device=device,
                 should_stop=lambda: self._stop.raised,
+                progress=lambda count: progress.advance(count=count),
             )
+            progress.close()
         results = evaluate_systems(
             self._indexes[collection.name],
             self._systems,

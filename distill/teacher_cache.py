@@ -15,6 +15,7 @@ from torch import Tensor
 from distill import collectives
 from distill.evaluation.embedding_cache import EmbeddingCache
 from distill.evaluation.encoding import Encode, encode_texts
+from distill.monitoring import Progress
 from distill.tokens import Tokens
 
 
@@ -55,7 +56,18 @@ class TeacherCache:
         missing = collectives.broadcast_object(missing)
         if missing:
             wanted = [texts[position] for position in missing]
-            encoded = encode_texts(encode, tokenize, wanted, batch_size, device)
+            progress = Progress(
+                len(wanted), "teacher cache", enabled=collectives.rank() == 0, unit="sentence"
+            )
+            encoded = encode_texts(
+                encode,
+                tokenize,
+                wanted,
+                batch_size,
+                device,
+                progress=lambda count: progress.advance(count=count),
+            )
+            progress.close()
             if encoded is not None:
                 cache.add(wanted, encoded)
             collectives.barrier()

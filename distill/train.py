@@ -177,8 +177,10 @@ def main(arguments: list[str] | None = None) -> None:
         return
     is_file = bool(arguments) and "=" not in arguments[0]
     path = Path(arguments[0]) if is_file else DEFAULT_RECIPE
+    # The plain run of the demo's recipe must not go on from the sharded run's checkpoints.
+    overrides = arguments[1:] if is_file else ["name=demo-plain", *arguments]
     with one_line_errors():
-        recipe = load_settings(Recipe, path, arguments[1:] if is_file else arguments)
+        recipe = load_settings(Recipe, path, overrides)
         if not uses_deepspeed() and os.environ.get("RANK", "0") == "0":
             print(
                 "plain run without DeepSpeed; sharded over two processes: accelerate launch "

@@ -6,12 +6,16 @@ import json
 import shutil
 import subprocess
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 import yaml
 
 from data_shards.__main__ import main as data_shards_main
+from distill.checkpoint import TrainState
+from distill.config import Recipe
+from distill.config_file import load_settings, save_settings
 from distill.errors import EXIT_BAD_INPUT
 from distill.train import main as train_main
 from distill.train_teacher import main as train_teacher_main
@@ -65,6 +69,17 @@ def used_run(tiny_world, tmp_path) -> Arguments:
     (tmp_path / "tiny").mkdir()
     (tmp_path / "tiny/config.yaml").touch()
     return train_with(tiny_world, f"runs={tmp_path}", "checkpoint.resume=never")
+
+
+def run_to_go_on_from(tiny_world, tmp_path, world_size: int, *overrides: str) -> Arguments:
+    """A run directory with a whole checkpoint of the tiny recipe."""
+    directory = tmp_path / "tiny"
+    (directory / "checkpoints/step-1").mkdir(parents=True)
+    recipe = load_settings(Recipe, tiny_world.recipe, [f"runs={tmp_path}"])
+    save_settings(recipe, directory / "config.yaml")
+    state = json.dumps(asdict(TrainState(step=1, world_size=world_size)))
+    (directory / "checkpoints/step-1/state.json").write_text(state)
+    return train_with(tiny_world, f"runs={tmp_path}", *overrides)
 
 
 def broken_yaml(tiny_world, tmp_path) -> Arguments:
@@ -143,6 +158,14 @@ TRAIN_CASES: dict[str, tuple[Callable[..., Arguments], str]] = {
     ),
     "run directory that is a file": (read_only_runs, "set runs=DIRECTORY"),
     "used run directory": (used_run, "checkpoint.resume=auto"),
+    "resume with other settings": (
+        lambda w, t: run_to_go_on_from(w, t, 1, "optimizer.learning_rate=5e-5"),
+        "other settings of optimizer",
+    ),
+    "resume in another world": (
+        lambda w, t: run_to_go_on_from(w, t, 4),
+        "launch with --num_processes 4",
+    ),
     "every loss off": (
         lambda w, t: train_with(
             w, "objectives.transport.weight=0", "objectives.score_distillation.weight=0"
