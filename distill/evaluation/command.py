@@ -19,6 +19,7 @@ from distill.evaluation.drilldown import drill_down, token_alignment, write_view
 from distill.evaluation.encoding import Encode
 from distill.evaluation.evaluate import evaluate_systems
 from distill.evaluation.first_stage import BM25Index, bm25_runs
+from distill.evaluation.language_bias import mean_overlap, overlap_of_systems
 from distill.evaluation.lexicon import learn_lexicon
 from distill.evaluation.measures import parse_measures
 from distill.evaluation.readers.bitext import read_bitext
@@ -269,6 +270,8 @@ def _report(
             )
         views = drill_down(collection, folder, (baseline, other), measures[0], align)
         write_views(folder / "drilldown.json", views)
+    for system, overlaps in overlap_of_systems(folder, results).items():
+        print(f"{system}: rank-biased overlap between query languages {mean_overlap(overlaps):.4f}")
     write_tables(folder, results, measures, comparisons, baseline)
 
 

@@ -6,9 +6,15 @@ shared) and 1 (the same ranking).
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
-from distill.evaluation.runs import Run
+from distill.evaluation.results import Result, replace_text, run_name
+from distill.evaluation.runs import Run, read_run
+
+#: System → (pair, pair) → mean overlap.
+Overlaps = dict[str, dict[tuple[str, str], float]]
 
 
 def rank_biased_overlap(first: Sequence[str], second: Sequence[str], p: float = 0.9) -> float:
@@ -69,3 +75,42 @@ def language_overlap(
                     for query in topics
                 ) / len(topics)
     return overlaps
+
+
+def mean_overlap(overlaps: Mapping[tuple[str, str], float]) -> float:
+    """Mean over pairs of languages: 1 means that the language of a query changes nothing."""
+    return sum(overlaps.values()) / len(overlaps)
+
+
+def overlap_of_systems(folder: Path, results: Sequence[Result]) -> Overlaps:
+    """Overlaps of every system of a step's folder that has topics in several languages.
+
+    Written to ``overlap.json`` there too.
+    """
+    overlaps: Overlaps = {}
+    for result in results:
+        system = result["system"]
+        runs = {
+            pair: read_run(folder / run_name(system, pair), may_be_empty=True)
+            for pair in result["pairs"]
+        }
+        found = language_overlap(runs)
+        if found:
+            overlaps[system] = found
+    record = {
+        system: [[one, other, value] for (one, other), value in found.items()]
+        for system, found in overlaps.items()
+    }
+    replace_text(folder / "overlap.json", json.dumps(record) + "\n")
+    return overlaps
+
+
+def read_overlaps(path: Path) -> Overlaps:
+    """Read ``overlap.json``; empty where there is none."""
+    if not path.is_file():
+        return {}
+    record = json.loads(path.read_text(encoding="utf-8"))
+    return {
+        system: {(one, other): value for one, other, value in found}
+        for system, found in record.items()
+    }

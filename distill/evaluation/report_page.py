@@ -9,6 +9,7 @@ from pathlib import Path
 from distill.errors import InputError
 from distill.evaluation.charts import bar_chart, heat_map, line_chart
 from distill.evaluation.drilldown import Found, QueryView, read_views
+from distill.evaluation.language_bias import mean_overlap, read_overlaps
 from distill.evaluation.report_tables import english_share
 from distill.evaluation.results import Result, read_results, replace_text
 from distill.evaluation.table import table_rows
@@ -73,6 +74,7 @@ def write_page(
         parts += [_table(results, each) for each in _measures(results)]
         if len(by_step) > 1:
             parts.append(_curves(by_step, measure))
+        parts.append(_overlaps(evaluation / collection / f"step-{last}" / "overlap.json"))
         views = read_views(evaluation / collection / f"step-{last}" / "drilldown.json")
         if views:
             parts.append("<h3>Single queries</h3>")
@@ -124,6 +126,28 @@ def _table(results: Sequence[Result], measure: str) -> str:
         group = ' class="group"' if title.startswith("mean") else ""
         rows.append(f"<tr{group}><td>{escape(title)}</td>{cells}</tr>")
     return f"<table><tr><th>{escape(measure)}</th>{head}{kept}</tr>{''.join(rows)}</table>"
+
+
+def _overlaps(path: Path) -> str:
+    """Rank-biased overlap of the rankings of one topic in two languages, system by system."""
+    overlaps = read_overlaps(path)
+    if not overlaps:
+        return ""
+    drawings = []
+    for system, found in overlaps.items():
+        pairs = list(dict.fromkeys(pair for both in found for pair in both))
+        values = [
+            [
+                1.0 if one == other else found.get((one, other), found.get((other, one), 0.0))
+                for other in pairs
+            ]
+            for one in pairs
+        ]
+        drawings.append(heat_map(pairs, pairs, values, f"{system}, mean {mean_overlap(found):.3f}"))
+    return (
+        "<h3>Query-language bias</h3><p>Rank-biased overlap (p = 0.9) between the rankings of "
+        f"one topic asked in two languages; 1 is no bias.</p>{''.join(drawings)}"
+    )
 
 
 def _view(view: QueryView, measure: str) -> str:
