@@ -37,7 +37,7 @@ from data_shards.parallel import run_tasks
 from data_shards.partition import PairPlan, ShardTask, plan_pair
 from data_shards.readers import read_held_out, read_rows
 from data_shards.rows import BitextInput, Row
-from data_shards.runs import ChunkRules, open_run, pairs_in_range, write_run
+from data_shards.runs import ChunkRules, forget_runs, open_run, pairs_in_range, write_run
 from data_shards.space import require_space
 from data_shards.tarfiles import write_shard
 from data_shards.workspace import Workspace
@@ -158,6 +158,7 @@ def build(settings: BuildSettings, progress: bool = True) -> tuple[Manifest, boo
     }
     manifest = Manifest(fingerprint, settings.rules(), entries)
     write_manifest(settings.output, manifest)
+    forget_runs()
     workspace.close()
     return manifest, True
 

@@ -104,7 +104,7 @@ def _hash_bounds(pair: str, runs: list[Run], split: str, num_shards: int) -> lis
     Raises:
         InputError: more shards than distinct pairs.
     """
-    hashes = [run.rows["hash"][split_slice(run, split)] for run in runs]
+    hashes = [run.hashes[split_slice(run, split)] for run in runs]
     top = 2**64 - 1
     if sum(map(len, hashes)) <= _EXACT_ROWS:
         distinct = np.unique(np.concatenate(hashes))

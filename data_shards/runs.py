@@ -3,17 +3,20 @@
 A chunk of input becomes one run: its kept pairs sorted by (split, hash), so that the pairs of a
 shard, which is a range of hashes, lie together in every run and are read with one seek each.
 This is an external merge sort: memory holds one chunk or one shard per worker, never the corpus.
-A run is a JSON line of counts, an array of `ROW_DTYPE`, and the texts one after another.
+A run is a JSON line of counts, the hashes (training pairs first), an array of `ROW_DTYPE` in the
+same order, and the texts one after another.
 """
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 
@@ -24,8 +27,6 @@ from distill.languages import parse_pair
 
 ROW_DTYPE = np.dtype(
     [
-        ("split", "u1"),
-        ("hash", "<u8"),
         ("key", "<u8"),
         ("offset", "<u8"),
         ("source_bytes", "<u4"),
@@ -83,15 +84,19 @@ def write_run(
             )
         )
     records.sort(key=lambda record: record[:3])
+    hashes = np.array([record[1] for record in records], dtype=np.uint64)
     array = np.empty(len(records), dtype=ROW_DTYPE)
     offset = 0
-    for place, (split, hashed, key, source_b, target_b, origin_b) in enumerate(records):
-        sizes = (len(source_b), len(target_b), len(origin_b))
-        array[place] = (split, hashed, key, offset, *sizes)
+    for place, (_, _, key, *texts_b) in enumerate(records):
+        sizes = [len(text) for text in texts_b]
+        array[place] = (key, offset, *sizes)
         offset += sum(sizes)
+    num_train = sum(record[0] == 0 for record in records)
+    header = {"read": len(rows), "dropped": dropped, "num_train": num_train}
     partial = path.with_name(path.name + ".partial")
     with partial.open("wb", buffering=1 << 20) as file:
-        file.write(json.dumps({"read": len(rows), "dropped": dropped}).encode() + b"\n")
+        file.write(json.dumps(header).encode() + b"\n")
+        np.save(file, hashes)
         np.save(file, array)
         for record in records:
             file.write(b"".join(record[3:]))
@@ -102,34 +107,53 @@ def write_run(
 
 @dataclass(frozen=True)
 class Run:
-    """A run on disk; its rows are a memory map."""
+    """A run on disk; its hashes and rows are memory maps."""
 
     path: Path
     read: int
     dropped: dict[str, int]
+    num_train: int
+    hashes: np.ndarray
     rows: np.ndarray
     texts_start: int
 
 
 def open_run(path: Path) -> Run:
-    """Read a run's counts and map its rows."""
+    """Read a run's counts and map its arrays."""
+    state = path.stat()
+    return _open_run(path, state.st_ino, state.st_mtime_ns)
+
+
+# A worker needs every run for every shard it writes; a map takes no memory of its own. Inode and
+# time are part of the key, since a later build writes other runs under the same names.
+@functools.lru_cache(maxsize=8192)
+def _open_run(path: Path, inode: int, mtime_ns: int) -> Run:
     with path.open("rb") as file:
-        counts = json.loads(file.readline())
-        version = np.lib.format.read_magic(file)
-        assert version == (1, 0), version
-        (length,), _, dtype = np.lib.format.read_array_header_1_0(file)
+        header = json.loads(file.readline())
+        hashes, rows = _mapped_array(path, file), _mapped_array(path, file)
         start = file.tell()
-    rows: np.ndarray = np.empty(0, dtype=dtype)
-    if length:
-        rows = np.memmap(path, dtype=dtype, mode="r", offset=start, shape=(length,))
-    return Run(path, counts["read"], counts["dropped"], rows, start + length * dtype.itemsize)
+    return Run(path, header["read"], header["dropped"], header["num_train"], hashes, rows, start)
+
+
+def forget_runs() -> None:
+    """Let go of the maps of a build that has ended."""
+    _open_run.cache_clear()
+
+
+def _mapped_array(path: Path, file: BinaryIO) -> np.ndarray:
+    np.lib.format.read_magic(file)
+    shape, _, dtype = np.lib.format.read_array_header_1_0(file)
+    start = file.tell()
+    file.seek(start + shape[0] * dtype.itemsize)
+    if not shape[0]:
+        return np.empty(0, dtype=dtype)
+    return np.asarray(np.memmap(path, dtype=dtype, mode="r", offset=start, shape=shape))
 
 
 def split_slice(run: Run, split: str) -> slice:
-    """Where the rows of a split lie in a run."""
-    number = SPLITS.index(split)
-    start, stop = np.searchsorted(run.rows["split"], [number, number + 1])
-    return slice(int(start), int(stop))
+    """Where the hashes and rows of a split lie in a run."""
+    train = split == SPLITS[0]
+    return slice(0, run.num_train) if train else slice(run.num_train, len(run.rows))
 
 
 def pairs_in_range(
@@ -157,10 +181,11 @@ def pairs_in_range(
 def _read_range(
     run: Run, split: str, first_hash: int, last_hash: int
 ) -> Iterator[tuple[int, int, str, str, str]]:
-    rows = run.rows[split_slice(run, split)]
-    start = np.searchsorted(rows["hash"], np.uint64(first_hash), side="left")
-    stop = np.searchsorted(rows["hash"], np.uint64(last_hash), side="right")
-    rows = rows[start:stop]
+    here = split_slice(run, split)
+    hashes = run.hashes[here]
+    start = int(np.searchsorted(hashes, np.uint64(first_hash), side="left"))
+    stop = int(np.searchsorted(hashes, np.uint64(last_hash), side="right"))
+    rows, hashes = run.rows[here][start:stop], hashes[start:stop]
     if not len(rows):
         return
     last = rows[-1]
@@ -169,7 +194,8 @@ def _read_range(
     with run.path.open("rb") as file:
         file.seek(run.texts_start + first_byte)
         texts = file.read(int(last["offset"]) + sizes - first_byte)
-    for _, hashed, key, offset, source_bytes, target_bytes, origin_bytes in rows.tolist():
+    for hashed, row in zip(hashes.tolist(), rows.tolist(), strict=True):
+        key, offset, source_bytes, target_bytes, origin_bytes = row
         begin = offset - first_byte
         middle = begin + source_bytes
         end = middle + target_bytes
