@@ -10,8 +10,9 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 
+from distill.errors import InputError
 from distill.stream.batch import Batch, MicroBatchDraws, MicroBatches
 
 
@@ -33,7 +34,7 @@ def load_batches(
         yield from map(dataset.__getitem__, asked_for)
         return
     loader = DataLoader(
-        dataset,
+        _ErrorsAsValues(dataset),
         sampler=asked_for,  # type: ignore[arg-type]
         batch_size=None,
         num_workers=num_workers,
@@ -47,11 +48,27 @@ def load_batches(
     with _serial_tokenizers():
         batches = iter(loader)
     try:
-        yield from batches
+        for batch in batches:
+            if isinstance(batch, InputError):
+                raise batch
+            yield batch
     finally:
         # The workers end when the last reference goes. Left to the cycle of an error's traceback
         # they would be collected after the queues they wait for, and be killed 5 s later.
         del batches
+
+
+class _ErrorsAsValues(Dataset[Any]):
+    """Hands bad input over as a value: raised, the loader would turn it into a RuntimeError."""
+
+    def __init__(self, dataset: MicroBatches) -> None:
+        self.dataset = dataset
+
+    def __getitem__(self, draws: MicroBatchDraws) -> Batch | InputError:
+        try:
+            return self.dataset[draws]
+        except InputError as error:
+            return error
 
 
 def _unchanged(batch: Any) -> Any:

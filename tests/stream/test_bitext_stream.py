@@ -102,15 +102,14 @@ def test_state_does_not_count_what_is_prefetched(make_shards, open_stream):
     assert contents([first]) + rest == contents(open_stream(make_shards(PAIRS), micro_batch=4))
 
 
+@pytest.mark.filterwarnings("ignore:This DataLoader will create")
 def test_resume_on_another_world_size(make_shards, open_stream):
     root = make_shards(PAIRS)
     seen: Counter = Counter()
     state = None
-    for world_size, num_steps in ((2, 5), (1, 6), (4, 100)):
-        streams = [
-            open_stream(root, micro_batch=4, rank=rank, world_size=world_size)
-            for rank in range(world_size)
-        ]
+    for world_size, num_steps, num_workers in ((2, 5, 0), (1, 6, 4), (4, 100, 1)):
+        options = {"micro_batch": 4, "world_size": world_size, "num_workers": num_workers}
+        streams = [open_stream(root, **options, rank=rank) for rank in range(world_size)]
         for stream in streams:
             if state is not None:
                 stream.load_state_dict(state)
@@ -268,7 +267,7 @@ if sys.argv[3] == "fail":
 """
 
 
-@pytest.mark.parametrize("end", ["return", "fail"])
+@pytest.mark.parametrize("end", [pytest.param("return", marks=pytest.mark.slow), "fail"])
 def test_workers_leave_signals_to_the_parent_and_end_with_it(make_shards, end):
     command = [sys.executable, "-c", SIGNALLED, make_shards(PAIRS), Path(__file__).parent, end]
     result = subprocess.run(command, capture_output=True, text=True, timeout=180)

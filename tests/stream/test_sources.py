@@ -241,10 +241,12 @@ def test_file_that_vanishes_under_the_stream(make_shards, open_stream, tmp_path)
     assert set(stream.faults) == {"vanished file"}
     for number in (1, 2):
         (root / "sw-en" / f"train-{number:06d}.tar").unlink()
-    # What is open stays readable; the next epoch opens anew.
+    # What is open stays readable; the next epoch opens anew, here or in workers.
     stream.close()
-    with pytest.raises(InputError, match="no replacement found"):
-        list(stream)
+    for num_workers in (0, 1):
+        stream.num_workers = num_workers
+        with pytest.raises(InputError, match="no replacement found"):
+            list(stream)
 
 
 def test_servers_that_fail(served, open_stream, cache, make_shards):
