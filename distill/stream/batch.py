@@ -14,11 +14,13 @@ from torch.utils.data import Dataset
 from distill.errors import InputError
 from distill.stream.faults import Fault, FaultError
 from distill.stream.reading import Sample, SampleReader
-from distill.stream.stored_tokens import StoredSide
+from distill.stream.shards import ShardFile
+from distill.stream.stored_tokens import StoredSide, open_stored
 from distill.stream.tokenisation import (
     Tokenize,
     pack_tokens,
     pad_tokens,
+    padding_id,
     rows_to_tokens,
     unpack_tokens,
 )
@@ -124,6 +126,23 @@ class MicroBatchDraws:
     shard: np.ndarray
     row: np.ndarray
     num_filled: int
+
+
+def side_tokens(
+    side: str,
+    tokenize: Tokenize,
+    shards: Sequence[ShardFile],
+    stored_tokens: bool,
+    pad_multiple: int,
+) -> SideTokens:
+    """How the tokens of the side "source" or "target" come about.
+
+    Raises:
+        InputError: stored tokens are wanted and a shard has none of this tokenisation.
+    """
+    stored = open_stored(shards, side, tokenize) if stored_tokens else None
+    pads = stored_tokens or pad_multiple > 1
+    return SideTokens(tokenize, stored, pad_multiple, padding_id(tokenize) if pads else 0)
 
 
 class MicroBatches(Dataset[Batch]):

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from distill.errors import InputError
-from distill.stream.batch import Batch, MicroBatchDraws, MicroBatches, SideTokens
+from distill.stream.batch import Batch, MicroBatchDraws, MicroBatches, side_tokens
 from distill.stream.cursor import Cursor, Step, steps_from
 from distill.stream.faults import FaultBudget
 from distill.stream.lengths import SampleLengths
@@ -22,8 +22,7 @@ from distill.stream.prefetching import ShardPrefetcher
 from distill.stream.reading import SampleReader
 from distill.stream.shards import find_shards
 from distill.stream.sources import ShardCache
-from distill.stream.stored_tokens import open_stored
-from distill.stream.tokenisation import Tokenize, padding_id
+from distill.stream.tokenisation import Tokenize
 
 
 class BitextStream:
@@ -102,8 +101,7 @@ class BitextStream:
         stored_tokens: bool = False,
         cache: ShardCache | None = None,
     ) -> None:
-        if not 0 <= rank < world_size:
-            raise InputError(f"rank {rank} of {world_size}", "0 ≤ rank < world_size", "correct it")
+        _require_rank(rank, world_size)
         _require_at_least(
             1,
             micro_batch=micro_batch,
@@ -133,26 +131,25 @@ class BitextStream:
         self.micro_batch, self.rank, self.world_size = micro_batch, rank, world_size
         self.endless, self.num_workers = endless, num_workers
         self._prefetch_batches = prefetch_batches
-        if self.num_pairs < self.global_batch:
-            raise InputError(
-                f"{self.num_pairs} samples of {', '.join(self.pairs)} ({split})",
-                f"a global batch of {self.global_batch} ({world_size} ranks x {micro_batch})",
-                "lower micro_batch, use fewer ranks, or add bitext",
-            )
-        sides = [
-            SideTokens(
-                tokenize,
-                open_stored(shards, side, tokenize) if stored_tokens else None,
-                pad_multiple,
-                padding_id(tokenize) if stored_tokens or pad_multiple > 1 else 0,
-            )
-            for side, tokenize in (("source", tokenize_source), ("target", tokenize_target))
-        ]
-        self._dataset = MicroBatches(SampleReader(shards, cache), *sides)
+        self._require_one_batch(split)
+        self._dataset = MicroBatches(
+            SampleReader(shards, cache),
+            side_tokens("source", tokenize_source, shards, stored_tokens, pad_multiple),
+            side_tokens("target", tokenize_target, shards, stored_tokens, pad_multiple),
+        )
         self._prefetcher = ShardPrefetcher(shards, cache)
         self._cursor = Cursor(0, 0)
         self._budget = FaultBudget(max_bad_fraction, self.num_pairs / world_size)
         self.seconds_waited = 0.0
+
+    def _require_one_batch(self, split: str) -> None:
+        if self.num_pairs < self.global_batch:
+            raise InputError(
+                f"{self.num_pairs} samples of {', '.join(self.pairs)} ({split})",
+                f"a global batch of {self.global_batch} "
+                f"({self.world_size} ranks x {self.micro_batch})",
+                "lower micro_batch, use fewer ranks, or add bitext",
+            )
 
     @property
     def pairs(self) -> list[str]:
@@ -285,6 +282,11 @@ class BitextStream:
                 draws = self.plan.take(*window)
                 numbers = np.unique(draws.shard + self._first_shard[draws.pair])
                 self._prefetcher.fetch(window, numbers.tolist())
+
+
+def _require_rank(rank: int, world_size: int) -> None:
+    if not 0 <= rank < world_size:
+        raise InputError(f"rank {rank} of {world_size}", "0 ≤ rank < world_size", "correct it")
 
 
 def _require_at_least(least: int, **values: int) -> None:
