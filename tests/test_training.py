@@ -6,8 +6,10 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,8 +18,9 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from transformers import AutoModel
 
-from distill.checkpoint import weights_hash
+from distill.checkpoint import checkpoints_in, read_state, weights_hash
 from distill.encoders.directory import encoder_hash, load_encoder
+from distill.train import EXIT_REQUEUE
 
 pytestmark = pytest.mark.slow
 
@@ -180,6 +183,54 @@ def test_a_resumed_run_ends_with_the_same_weights(number, zero2, tiny_world):
     assert "step 3 of 6" in again.output
     assert again.weights() == expected
     torch.testing.assert_close(again.curve("train/loss")[-3:], losses[-3:], rtol=0, atol=0)
+
+
+def test_any_other_pair_works_by_its_code(tiny_world, tmp_path):
+    # The miniature's Somali stands in for Yoruba: only the code and the paths are new.
+    bitext = (tiny_world.root / "bitext/so-en.tsv").read_bytes()
+    (tmp_path / "yo-en.tsv").write_bytes(bitext)
+    collection = tmp_path / "yoruba"
+    shutil.copytree(tiny_world.collection, collection)
+    (collection / "queries-so.jsonl").rename(collection / "queries-yo.jsonl")
+    (collection / "queries-sw.jsonl").unlink()
+    build = [sys.executable, "-m", "data_shards", "build", str(tmp_path / "shards"), "--quiet"]
+    subprocess.run([*build, "--pair", f"yo-en={tmp_path / 'yo-en.tsv'}"], check=True, cwd=ROOT)
+    finished = launch(
+        tiny_world,
+        "yoruba",
+        PLAIN,
+        "pairs=[yo-en]",
+        f"data.shards=[{tmp_path / 'shards'}]",
+        f"evaluation.collections=[{collection}]",
+        cwd=tmp_path,
+    )
+    results = finished.directory / f"evaluation/yoruba/step-{STEPS}/results.json"
+    student = next(r for r in json.loads(results.read_text()) if r["system"] == "student")
+    assert set(student["pairs"]) == {"yo-en"}
+    assert student["means"]["all"]["AP"] == student["pairs"]["yo-en"]["AP"]
+    assert "eval/yoruba/AP/yo-en" in finished.tags()
+
+
+def test_a_stop_signal_ends_the_step_and_asks_for_a_requeue(tiny_world):
+    name = "stopped"
+    checkpoints = tiny_world.root / "runs" / name / "checkpoints"
+    options = [f"name={name}", "max_steps=4000", "evaluation.collections=[]"]
+    command = [sys.executable, str(ROOT / "distill/train.py"), str(tiny_world.recipe), *options]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL)
+    try:
+        deadline = time.monotonic() + 120
+        while not checkpoints_in(checkpoints):
+            assert process.poll() is None
+            assert time.monotonic() < deadline, "no checkpoint within two minutes"
+            time.sleep(0.1)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(timeout=60) == EXIT_REQUEUE
+    finally:
+        process.kill()
+    last = checkpoints_in(checkpoints)[-1]
+    assert read_state(last).step < 4000
+    assert not list(checkpoints.glob(".*partial"))
 
 
 def test_plain_launch_from_anywhere_says_what_is_missing(tmp_path):
