@@ -56,7 +56,7 @@ def evaluate(options: argparse.Namespace) -> None:
     if options.threads:
         torch.set_num_threads(options.threads)
     options.device = options.device or ("cuda" if torch.cuda.is_available() else "cpu")
-    parse_measures(options.measures.split(","))
+    _check_options(options)
     pairs = options.pairs.split(",") if options.pairs else None
     collections = [
         load_collection(
@@ -88,6 +88,17 @@ def evaluate(options: argparse.Namespace) -> None:
         write_page(page, load_steps(options.output), options.output)
         print(f"report: {page}")
     collectives.shut_down()
+
+
+def _check_options(options: argparse.Namespace) -> None:
+    """Refuse what would fail late, or have no effect."""
+    parse_measures(options.measures.split(","))
+    arguments.passages(options.passages)
+    for name in ("passages", "rerank", "cache"):
+        if getattr(options, name) and not (options.teacher or options.student):
+            raise InputError(
+                f"--{name} without an encoder", "--teacher or --student", f"drop --{name}"
+            )
 
 
 def load(path: Path, device: str) -> LoadedEncoder:
