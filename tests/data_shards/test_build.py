@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import tarfile
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -162,3 +163,17 @@ def test_payload_is_utf8_json():
         "origin": "x",
     }
     assert "मराठी".encode() in encode_sample("मराठी", "Marathi")
+
+
+@pytest.mark.slow
+def test_memory_does_not_grow_with_the_corpus(tmp_path, write_tsv, build_pairs, monkeypatch):
+    """Four times the pairs, in chunks and shards of the same size, at the same peak."""
+    monkeypatch.setattr("data_shards.build.CHUNK_ROWS", 2000)
+    peaks = []
+    for size in (10_000, 40_000):
+        path = write_tsv([(f"sentensi ya {n} hapa", f"sentence {n} is here") for n in range(size)])
+        tracemalloc.start()
+        build_pairs(path, pairs_per_shard=2000, output=tmp_path / str(size))
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert peaks[1] < 1.5 * peaks[0]
