@@ -10,20 +10,26 @@ from collections.abc import Callable
 from functools import cache
 from importlib.util import find_spec
 
+import torch
+
 from distill.errors import InputError
 from distill.transport.bucketed import bucketed_route
 from distill.transport.reference import reference_route
 from distill.transport.route import PairResults, Request
-from distill.transport.settings import COMPILED_SOLVERS, FUSED_SOLVERS
+from distill.transport.settings import COMPILED_SOLVERS, FUSED_SOLVERS, TransportSettings
 
 Route = Callable[[Request], PairResults]
+
+#: exp(-60) times a plan's smaller cells is still a normal float32.
+IPOT_RANGE = 60.0
+LARGEST_COSINE_COST = 2.0
 
 
 def choose_route(request: Request) -> Route:
     """The settings' backend, or the fastest that is installed and does these settings."""
     backend, device = request.settings.backend, request.a_BN.device.type
     if backend == "auto":
-        backend = _fastest(request.settings.solver, device)
+        backend = _fastest(request)
     if backend == "numba":
         _require("numba", "cpu", device)
         from distill.transport.cpu_route import numba_route
@@ -31,18 +37,43 @@ def choose_route(request: Request) -> Route:
         return numba_route
     if backend == "triton":
         _require("triton", "cuda", device)
+        if request.a_BN.dtype != torch.float32:
+            raise InputError(
+                "transport.backend=triton for float64 vectors",
+                "float32 or half precision, which it solves in float32",
+                "use backend=reference",
+            )
         from distill.transport.triton_route import triton_route
 
         return triton_route
     return bucketed_route if backend == "bucketed" else reference_route
 
 
-def _fastest(solver: str, device: str) -> str:
-    if device == "cpu":
-        usable = solver in COMPILED_SOLVERS and _installed("numba")
+def _fastest(request: Request) -> str:
+    settings, marginal_BN = request.settings, request.a_BN
+    if marginal_BN.device.type == "cpu":
+        usable = settings.solver in COMPILED_SOLVERS and _installed("numba")
         return "numba" if usable else "bucketed"
-    usable = device == "cuda" and solver in FUSED_SOLVERS and _installed("triton")
+    usable = (
+        marginal_BN.device.type == "cuda"
+        and marginal_BN.dtype == torch.float32
+        and settings.solver in FUSED_SOLVERS
+        and _fused_range(settings)
+        and _installed("triton")
+    )
     return "triton" if usable else "reference"
+
+
+def _fused_range(settings: TransportSettings) -> bool:
+    """Whether exp(-C / beta) is sure to be a normal number, which fused IPOT needs."""
+    if settings.solver != "ipot":
+        return True
+    return (
+        settings.cost == "cosine"
+        and settings.plan_source == "student"
+        and not settings.epsilon_relative
+        and settings.epsilon * IPOT_RANGE >= LARGEST_COSINE_COST
+    )
 
 
 @cache

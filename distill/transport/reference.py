@@ -5,20 +5,24 @@ Shapes: B pairs, N student tokens, M teacher tokens.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 
 import torch
 
 from distill.transport.cost import cost_spread, token_cost
 from distill.transport.diagnostics import diagonal_share, row_perplexity
-from distill.transport.problem import Problem, marginal_error
+from distill.transport.problem import Problem, Solution, marginal_error
 from distill.transport.route import PairResults, Request
+from distill.transport.settings import TransportSettings
 from distill.transport.sinkhorn import entropic_value
 from distill.transport.solvers import solve
 
+Solver = Callable[[Problem, TransportSettings], Solution]
 
-def reference_route(request: Request) -> PairResults:
-    """Cost, plan without gradient, <C, P>, and what the plan looks like."""
+
+def reference_route(request: Request, solver: Solver = solve) -> PairResults:
+    """Cost, plan without gradient (by `solver`), <C, P>, and what the plan looks like."""
     settings = request.settings
     cost_BNM = token_cost(
         request.student_BND,
@@ -29,7 +33,7 @@ def reference_route(request: Request) -> PairResults:
     )
     with torch.no_grad():
         problem = plan_problem(request, cost_BNM.detach())
-        solution = solve(problem, settings)
+        solution = solver(problem, settings)
         plan_BNM = solution.plan_BNM
         value_B = None
         if settings.value != "sharp":
