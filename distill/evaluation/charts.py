@@ -89,6 +89,7 @@ def heat_map(
         )
     # Slanted labels reach to the right of their column.
     width = left + cell * len(columns) + 5 * max(map(len, columns), default=1) + 20
+    width = max(width, 8 * len(title) + 8)
     return _svg(width, top + cell * len(rows) + 8, title, parts)
 
 

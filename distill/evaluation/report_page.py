@@ -12,7 +12,7 @@ from distill.evaluation.drilldown import Found, QueryView, read_views
 from distill.evaluation.language_bias import mean_overlap, read_overlaps
 from distill.evaluation.report_tables import english_share
 from distill.evaluation.results import Result, read_results, replace_text
-from distill.evaluation.table import table_rows
+from distill.evaluation.table import GROUP_TITLES, table_rows
 
 _STYLE = """
 body { font: 15px/1.45 system-ui, sans-serif; margin: 2rem auto; max-width: 76rem; padding: 0 1rem;
@@ -116,7 +116,7 @@ def _table(results: Sequence[Result], measure: str) -> str:
     head = "".join(f"<th>{escape(system)}</th>" for system in systems)
     kept = "".join(f"<th>{escape(system)} / English</th>" for system in shares)
     rows = []
-    groups = {"mean, all pairs": "all"}
+    groups = {title: group for group, title in GROUP_TITLES.items()}
     for title, values in table_rows(results, measure):
         row = groups.get(title, title)
         cells = "".join(f'<td class="number">{value:.4f}</td>' for value in values)
