@@ -87,6 +87,24 @@ def test_broken_topics_are_refused(tmp_path, content, message):
         read_topics(path)
 
 
+def test_ir_datasets(tmp_path):
+    ir_datasets = pytest.importorskip("ir_datasets")
+    (tmp_path / "docs.tsv").write_text("d1\tcats purr\nd2\tdogs bark\n")
+    (tmp_path / "queries.tsv").write_text("1\twer bellt\n")
+    (tmp_path / "qrels").write_text("1 0 d2 1\n")
+    dataset = ir_datasets.create_dataset(
+        docs_tsv=str(tmp_path / "docs.tsv"),
+        queries_tsv=str(tmp_path / "queries.tsv"),
+        qrels_trec=str(tmp_path / "qrels"),
+    )
+    ir_datasets.registry.register("made/up", dataset)
+    collection = load_collection("ir_datasets:made/up", query_language="de")
+    assert collection.name == "made_up"
+    assert collection.documents == {"d1": "cats purr", "d2": "dogs bark"}
+    assert collection.queries == {"de-en": {"1": "wer bellt"}}
+    assert collection.qrels == {"de-en": {"1": {"d2": 1}}}
+
+
 def test_ir_datasets_ids_end_in_one_line_where_nothing_can_be_had():
     with pytest.raises(InputError, match="ir_datasets"):
         load_collection("ir_datasets:no-such-collection")
