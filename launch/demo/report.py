@@ -13,12 +13,13 @@ import torch
 
 from distill.config import Recipe
 from distill.config_file import load_settings
-from distill.encoders.directory import load_encoder
+from distill.encoders.directory import encoder_hash, load_encoder
 from distill.encoders.late_interaction import LateInteractionEncoder
-from distill.encoders.maxsim import maxsim_scores
-from distill.encoders.text import TextEncoder
 from distill.errors import one_line_errors
 from distill.evaluation.collections import load_collection
+from distill.evaluation.encoding import encode_texts
+from distill.evaluation.search import search as search_documents
+from distill.evaluation.systems import index_documents
 from distill.evaluation.table import format_table
 from distill.tokens import Tokens
 
@@ -41,33 +42,28 @@ def search(run: Path) -> str:
     student, student_text = load_encoder(str(run / "student"))
     teacher, teacher_text = load_encoder(recipe.teacher)
     emoji = next(path for path in recipe.evaluation.collections if path.name == "emoji")
-    documents = load_collection(emoji).documents
-    ids, texts = list(documents), list(documents.values())
-    queries = student_text.queries(list(QUERIES.values()))
-    query_QND = _encode(student, queries)
-    scores = [
-        _scores(query_QND, queries, teacher, teacher_text, texts[i : i + 64])
-        for i in range(0, len(texts), 64)
-    ]
-    best = torch.cat(scores, dim=1).topk(5, dim=1).indices.tolist()
-    lines = []
-    for (language, query), found in zip(QUERIES.items(), best, strict=True):
-        lines.append(f"{language}: {query}")
-        lines += [f"    {_characters(ids[i])}  {texts[i][:70]}" for i in found]
-    return "\n".join(lines)
-
-
-def _scores(
-    query_QND: torch.Tensor,
-    queries: Tokens,
-    teacher: LateInteractionEncoder,
-    text: TextEncoder,
-    documents: list[str],
-) -> torch.Tensor:
-    tokens = text.documents(documents)
-    return maxsim_scores(
-        query_QND, queries.scoring_mask, _encode(teacher, tokens), tokens.scoring_mask
+    collection = load_collection(emoji)
+    # The entries were encoded for the evaluation; its cache still has them.
+    index = index_documents(
+        collection,
+        lambda tokens: _encode(teacher, tokens),
+        teacher_text,
+        cache_directory=recipe.evaluation.cache,
+        model_key=encoder_hash(recipe.teacher),
     )
+    queries = encode_texts(
+        lambda tokens: _encode(student, tokens), student_text.queries, list(QUERIES.values())
+    )
+    assert queries is not None
+    found = search_documents(queries, index.segments, index.document_scores, depth=5)
+    lines = []
+    for position, (language, query) in enumerate(QUERIES.items()):
+        lines.append(f"{language}: {query}")
+        for document in found[position][0].tolist():
+            identifier = index.document_ids[document]
+            text = collection.documents[identifier]
+            lines.append(f"    {_characters(identifier)}  {text[:70]}")
+    return "\n".join(lines)
 
 
 def _characters(identifier: str) -> str:
@@ -88,11 +84,12 @@ def last_results(run: Path) -> list[list[dict]]:
 
 
 def main() -> None:
-    """Command line: the run directory."""
+    """Command line: the run directory, and --tables to print its last results again."""
     run = Path(sys.argv[1])
     with one_line_errors():
-        for results in last_results(run):
-            print(format_table(results), end="\n\n")
+        if "--tables" in sys.argv:
+            for results in last_results(run):
+                print(format_table(results), end="\n\n")
         print(search(run), end="\n\n")
     print(f"student: {run / 'student'}")
     print(f"curves:  tensorboard --logdir {run / 'tensorboard'}")
