@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
 import threading
@@ -104,10 +105,12 @@ def _prepare_worker(worker_id: int) -> None:
         signal.signal(number, signal.SIG_IGN)
     # Blocked in this and all later threads, so that it waits for the one that looks at its sender.
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
-    threading.Thread(target=_obey_parent, args=(os.getppid(),), daemon=True).start()
+    parent = multiprocessing.parent_process()
+    assert parent is not None, "a worker has a parent"
+    threading.Thread(target=_obey_parent, args=(parent.pid,), daemon=True).start()
 
 
-def _obey_parent(parent: int) -> None:
+def _obey_parent(parent: int | None) -> None:
     while signal.sigwaitinfo({signal.SIGTERM}).si_pid != parent:
         pass
     os._exit(0)

@@ -241,6 +241,7 @@ def test_folder_without_manifest_is_refused(open_stream, tmp_path):
 
 SIGNALLED = """
 import os, signal, subprocess, sys
+import multiprocessing
 sys.path.insert(0, sys.argv[2])
 from conftest import CharacterTokens
 from distill.stream.bitext import BitextStream
@@ -250,13 +251,15 @@ def others(number):
     for pid in workers:
         subprocess.run(["kill", f"-{number}", pid], check=True)
 
+multiprocessing.set_start_method(sys.argv[4])
 tokens = CharacterTokens()
 stream = BitextStream(sys.argv[1], tokenize_source=tokens, tokenize_target=tokens,
                       micro_batch=4, num_workers=2, endless=True)
 batches = iter(stream)
-next(batches)
-workers = subprocess.run(["pgrep", "-P", str(os.getpid())], capture_output=True, text=True)
-workers = workers.stdout.split()[:2]
+# One from each worker, so that both have started.
+next(batches), next(batches)
+workers = [str(child.pid) for child in multiprocessing.active_children()]
+assert len(workers) == 2
 for number in ("TERM", "USR1", "INT", "TERM"):
     others(number)
     for _ in range(20):
@@ -267,9 +270,17 @@ if sys.argv[3] == "fail":
 """
 
 
-@pytest.mark.parametrize("end", [pytest.param("return", marks=pytest.mark.slow), "fail"])
-def test_workers_leave_signals_to_the_parent_and_end_with_it(make_shards, end):
-    command = [sys.executable, "-c", SIGNALLED, make_shards(PAIRS), Path(__file__).parent, end]
+@pytest.mark.parametrize(
+    ("end", "start_method"),
+    [
+        ("fail", "fork"),
+        pytest.param("return", "fork", marks=pytest.mark.slow),
+        pytest.param("fail", "forkserver", marks=pytest.mark.slow),
+    ],
+)
+def test_workers_leave_signals_to_the_parent_and_end_with_it(make_shards, end, start_method):
+    command = [sys.executable, "-c", SIGNALLED, make_shards(PAIRS), Path(__file__).parent]
+    command += [end, start_method]
     result = subprocess.run(command, capture_output=True, text=True, timeout=180)
     assert result.stdout.startswith("survived"), result.stderr
     assert result.returncode == (0 if end == "return" else 1)
