@@ -35,6 +35,7 @@ class TrainState:
         num_skipped_steps: steps left out for a loss that was not finite.
         teacher_hash: identity of the frozen teacher.
         world_size: ranks that wrote the state.
+        best: which evaluation was best so far, `BestStep.state_dict`.
     """
 
     step: int = 0
@@ -43,6 +44,7 @@ class TrainState:
     num_skipped_steps: int = 0
     teacher_hash: str = ""
     world_size: int = 1
+    best: dict[str, Any] = field(default_factory=dict)
 
 
 def checkpoints_in(directory: Path) -> list[Path]:

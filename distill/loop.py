@@ -23,6 +23,7 @@ from distill.checkpoint import TrainState
 from distill.config import Recipe
 from distill.encoders.text import TextEncoder
 from distill.errors import InputError
+from distill.evaluation.encoding import EvaluationStoppedError
 from distill.monitoring import Curves, Progress, RunningMeans, Throughput
 from distill.objectives.combination import CombinedObjective, CombinedOutput
 from distill.objectives.encodings import Encodings
@@ -70,7 +71,8 @@ class Training:
     """A built run: what the loop needs.
 
     Attributes:
-        evaluate: called with the number of steps done, at the recipe's intervals. Collective.
+        evaluate: called with the number of steps done, at the recipe's intervals; whether to
+            stop early, the same on every rank. Collective.
         save: called with the state, at the recipe's intervals. Collective.
         caches: looked up instead of running the teacher, where the recipe wants it.
     """
@@ -83,17 +85,17 @@ class Training:
     teacher_text: TextEncoder
     curves: Curves
     state: TrainState
-    evaluate: Callable[[int], None]
+    evaluate: Callable[[int], bool]
     save: Callable[[TrainState], None]
     stop: StopFlag
     caches: TeacherCaches | None = None
 
 
 def train(training: Training) -> bool:
-    """Train until the recipe's last step. Collective.
+    """Train until the recipe's last step, or until evaluation asks for the end. Collective.
 
     Returns:
-        True when all steps are done, False when the stop flag ended the run after a checkpoint.
+        True when the run is done, False when the stop flag ended the run after a checkpoint.
 
     Raises:
         DivergedError: `MAX_NON_FINITE` micro-batches in a row had no finite loss.
@@ -126,7 +128,10 @@ def train(training: Training) -> bool:
         last = state.step == recipe.max_steps
         every = recipe.evaluation.every_steps
         if every and state.step % every == 0 and not last and not stopping:
-            training.evaluate(state.step)
+            try:
+                last = training.evaluate(state.step)
+            except EvaluationStoppedError:
+                stopping = True
             training.engines.student.train()
         every = recipe.checkpoint.every_steps
         if last or stopping or (every and state.step % every == 0):
@@ -136,6 +141,8 @@ def train(training: Training) -> bool:
             progress.say(f"stopped after step {state.step}; run the same command to go on")
             progress.close()
             return False
+        if last:
+            break
     progress.close()
     return True
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from distill.config import Recipe
 from distill.encoders.text import TextEncoder
 from distill.evaluation.collections import Collection, load_collection, select_pairs
 from distill.evaluation.evaluate import evaluate_systems
+from distill.evaluation.selection import BestStep
 from distill.evaluation.systems import DocumentIndex, System, index_documents
 from distill.evaluation.table import format_table
 from distill.loop import StopFlag
@@ -47,7 +49,12 @@ class RunEvaluation:
         teacher_hash: str,
         curves: Curves,
         stop: StopFlag,
+        on_best: Callable[[], None],
     ) -> None:
+        self._on_best = on_best
+        self.best = BestStep(
+            group=recipe.evaluation.best_group, patience=recipe.evaluation.patience
+        )
         self._recipe, self._accelerator, self._engines = recipe, accelerator, engines
         self._teacher_text, self._teacher_hash = teacher_text, teacher_hash
         self._curves, self._stop = curves, stop
@@ -73,12 +80,20 @@ class RunEvaluation:
         for collection in self._collections:
             self._evaluate(collection, step)
 
-    def during(self, step: int) -> None:
-        """The collections that the recipe wants inside training."""
-        wanted = self._recipe.evaluation.during
+    def during(self, step: int) -> bool:
+        """The collections that the recipe wants inside training.
+
+        Returns:
+            Whether training should stop, having brought no new best for long enough.
+        """
+        settings = self._recipe.evaluation
         for collection in self._collections:
-            if not wanted or collection.name in wanted:
+            if not settings.during or collection.name in settings.during:
                 self._evaluate(collection, step)
+            is_judge = collection.name == settings.best_collection
+            if is_judge and self.best.update(self._results[collection.name]):
+                self._on_best()
+        return self.best.should_stop
 
     def table(self) -> str:
         """The last results of every collection as text; on rank 0."""

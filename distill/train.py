@@ -89,10 +89,25 @@ def run(recipe: Recipe) -> bool:
         save_settings(recipe, recipe.run_directory / "config.yaml")
     _report_sharding(engines, state)
     curves = Curves(recipe.run_directory / "tensorboard", main, state.step + 1)
+    directory = recipe.run_directory
     evaluation = RunEvaluation(
-        recipe, accelerator, engines, student_text, teacher_text, teacher_hash, curves, stop
+        recipe,
+        accelerator,
+        engines,
+        student_text,
+        teacher_text,
+        teacher_hash,
+        curves,
+        stop,
+        on_best=lambda: _write_student(directory / "best", accelerator, engines, student_text),
     )
-    checkpoints = recipe.run_directory / "checkpoints"
+    if state.best:
+        evaluation.best.load_state_dict(state.best)
+
+    def save(state: TrainState) -> None:
+        state.best = evaluation.best.state_dict()
+        save_checkpoint(directory / "checkpoints", accelerator, state, recipe.checkpoint.keep_last)
+
     training = Training(
         recipe=recipe,
         accelerator=accelerator,
@@ -103,7 +118,7 @@ def run(recipe: Recipe) -> bool:
         curves=curves,
         state=state,
         evaluate=evaluation.during,
-        save=lambda state: _save(checkpoints, accelerator, state, recipe),
+        save=save,
         stop=stop,
         caches=build_caches(
             recipe, accelerator, engines, stream, teacher_text, teacher_hash, objective
@@ -112,19 +127,22 @@ def run(recipe: Recipe) -> bool:
     try:
         if state.step == 0:
             evaluation.full(0)
-        if not train(training):
+        if not evaluation.best.should_stop and not train(training):
             return False
         _report_sharding(engines, state)
-        _write_student(recipe, accelerator, engines, student_text)
-        evaluation.full(recipe.max_steps)
+        _write_student(directory / "student", accelerator, engines, student_text)
+        evaluation.full(state.step)
     except EvaluationStoppedError:
         return False
     finally:
         curves.close()
     if main:
         print(evaluation.table())
-        print(f"student: {recipe.run_directory / 'student'}")
-        print(f"curves: tensorboard --logdir {recipe.run_directory / 'tensorboard'}", flush=True)
+        best = evaluation.best
+        if best.best_step >= 0:
+            print(f"best: step {best.best_step}, AP {best.best_value:.4f}: {directory / 'best'}")
+        print(f"student: {directory / 'student'}")
+        print(f"curves: tensorboard --logdir {directory / 'tensorboard'}", flush=True)
     return True
 
 
@@ -141,10 +159,6 @@ def _resume(
     return state
 
 
-def _save(directory: Path, accelerator: Accelerator, state: TrainState, recipe: Recipe) -> None:
-    save_checkpoint(directory, accelerator, state, recipe.checkpoint.keep_last)
-
-
 def _report_sharding(engines: Engines, state: TrainState) -> None:
     """One line per rank: what it holds of the teacher, the student and its optimizer state."""
     lines = collectives.gather_objects(
@@ -159,12 +173,12 @@ def _report_sharding(engines: Engines, state: TrainState) -> None:
 
 
 def _write_student(
-    recipe: Recipe, accelerator: Accelerator, engines: Engines, text: TextEncoder
+    directory: Path, accelerator: Accelerator, engines: Engines, text: TextEncoder
 ) -> None:
     weights = gathered_weights(accelerator, engines.student)
     if weights is not None:
         student = unwrap(accelerator, engines.student)
-        save_encoder(recipe.run_directory / "student", student, text, weights)
+        save_encoder(directory, student, text, weights)
     collectives.barrier()
 
 

@@ -211,6 +211,38 @@ def test_any_other_pair_works_by_its_code(tiny_world, tmp_path):
     assert "eval/yoruba/AP/yo-en" in finished.tags()
 
 
+def test_training_stops_early_and_keeps_the_best_step(tiny_world):
+    # With a rate this small no evaluation can beat the first by rounding to equal ranks.
+    finished = launch(
+        tiny_world,
+        "early",
+        PLAIN,
+        "optimizer.learning_rate=1e-9",
+        "evaluation.every_steps=1",
+        "evaluation.best_collection=colours",
+        "evaluation.patience=2",
+    )
+    assert len(finished.curve("train/loss")) == 3
+    assert "best: step 1" in finished.output
+    assert load_encoder(str(finished.directory / "best"))[0] is not None
+    again = launch(
+        tiny_world,
+        "early",
+        PLAIN,
+        "optimizer.learning_rate=1e-9",
+        "evaluation.every_steps=1",
+        "evaluation.best_collection=colours",
+        "evaluation.patience=2",
+    )
+    assert len(again.curve("train/loss")) == 3
+
+
+def test_evaluation_changes_nothing_of_the_training(zero2, tiny_world):
+    unwatched = launch(tiny_world, "unwatched", DEEPSPEED, *stage(2), "evaluation.every_steps=0")
+    assert unwatched.weights() == zero2.weights()
+    assert unwatched.curve("train/loss") == zero2.curve("train/loss")
+
+
 def test_a_stop_signal_ends_the_step_and_asks_for_a_requeue(tiny_world):
     name = "stopped"
     checkpoints = tiny_world.root / "runs" / name / "checkpoints"
