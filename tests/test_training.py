@@ -213,27 +213,18 @@ def test_any_other_pair_works_by_its_code(tiny_world, tmp_path):
 
 def test_training_stops_early_and_keeps_the_best_step(tiny_world):
     # With a rate this small no evaluation can beat the first by rounding to equal ranks.
-    finished = launch(
-        tiny_world,
-        "early",
-        PLAIN,
+    options = [
         "optimizer.learning_rate=1e-9",
         "evaluation.every_steps=1",
         "evaluation.best_collection=colours",
         "evaluation.patience=2",
-    )
+    ]
+    finished = launch(tiny_world, "early", PLAIN, *options)
     assert len(finished.curve("train/loss")) == 3
     assert "best: step 1" in finished.output
     assert load_encoder(str(finished.directory / "best"))[0] is not None
-    again = launch(
-        tiny_world,
-        "early",
-        PLAIN,
-        "optimizer.learning_rate=1e-9",
-        "evaluation.every_steps=1",
-        "evaluation.best_collection=colours",
-        "evaluation.patience=2",
-    )
+    # The decision is part of the state: started again, the run does not train on.
+    again = launch(tiny_world, "early", PLAIN, *options)
     assert len(again.curve("train/loss")) == 3
 
 
