@@ -292,7 +292,7 @@ def main() -> None:
     if options.worker:
         worker(options.worker[0], Path(options.worker[1]), options.threads, options.repeats)
         return
-    num_passages, num_queries, repeats = (10_000, 16, 3) if options.quick else (100_000, 16, 1)
+    num_passages, num_queries, repeats = (10_000, 16, 3) if options.quick else (100_000, 8, 1)
     pythons = {
         "pylate": options.pylate_python,
         "sentence_transformers": options.sentence_transformers_python,

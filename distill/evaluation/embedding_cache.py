@@ -21,8 +21,6 @@ import torch
 from distill.errors import InputError
 from distill.evaluation.embeddings import PackedEmbeddings
 
-_DTYPES = {"float32": torch.float32, "float16": torch.float16}
-
 
 def text_hash(text: str) -> str:
     """Identity of a text: the first 128 bits of its SHA-256."""
@@ -69,11 +67,7 @@ class EmbeddingCache:
         if not rows:
             return None
         lengths = torch.tensor(record["lengths"], dtype=torch.int64)
-        dtype = _DTYPES[record["dtype"]]
-        shape = (int(lengths.sum()), record["dimension"])
-        # Copy-on-write, because torch has no read-only tensors; nothing writes to it.
-        mapped = np.memmap(path, dtype=np.dtype(record["dtype"]), mode="c", shape=shape)
-        vectors = torch.from_numpy(mapped).to(dtype)
+        vectors = _mapped(path, (int(lengths.sum()), record["dimension"]), record["dtype"])
         positions = torch.tensor([wanted.pop(record["texts"][row]) for row in rows])
         if len(rows) == len(lengths):
             return PackedEmbeddings(vectors, lengths, positions)
@@ -81,11 +75,14 @@ class EmbeddingCache:
         kept = torch.cat([vectors[offsets[row] : offsets[row + 1]] for row in rows])
         return PackedEmbeddings(kept, lengths[rows], positions)
 
-    def add(self, texts: Sequence[str], embeddings: PackedEmbeddings) -> None:
+    def add(self, texts: Sequence[str], embeddings: PackedEmbeddings) -> PackedEmbeddings:
         """Store a segment; atomic: a reader sees all of it or nothing.
 
         Args:
             texts: what `embeddings.texts` refers to.
+
+        Returns:
+            The same embeddings, memory-mapped from the stored file.
 
         Raises:
             InputError: the directory cannot be written (no space, no permission).
@@ -110,6 +107,16 @@ class EmbeddingCache:
                 "a directory with space for the documents' embeddings",
                 "free space, or name another cache directory",
             ) from error
+        path = self.directory / f"{name}.vectors"
+        mapped = _mapped(path, tuple(vectors.shape), str(record["dtype"]))
+        return PackedEmbeddings(mapped, embeddings.lengths, embeddings.texts)
+
+
+def _mapped(path: Path, shape: tuple[int, ...], dtype: str) -> torch.Tensor:
+    if 0 in shape:
+        return torch.zeros(shape, dtype=getattr(torch, dtype))
+    # Copy-on-write, because torch has no read-only tensors; nothing writes to it.
+    return torch.from_numpy(np.memmap(path, dtype=np.dtype(dtype), mode="c", shape=shape))
 
 
 def _write(path: Path, parts: Iterable[bytes | memoryview]) -> None:

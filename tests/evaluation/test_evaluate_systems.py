@@ -8,9 +8,12 @@ import numpy as np
 import pytest
 import pytrec_eval
 import torch
+from transformers import BertConfig, BertModel
 
+from distill.encoders.late_interaction import LateInteractionEncoder
 from distill.encoders.maxsim import maxsim_scores
 from distill.errors import InputError
+from distill.evaluation import systems as systems_module
 from distill.evaluation.collections import load_collection
 from distill.evaluation.evaluate import evaluate_systems, training_untouched
 from distill.evaluation.runs import read_run
@@ -171,6 +174,80 @@ def test_documents_come_from_the_cache_and_only_new_ones_are_encoded(
     before = dict(zip(*first[1]["q1"], strict=True))
     after = dict(zip(*ranked["q1"], strict=True))
     assert {document: after[document] for document in before} == pytest.approx(before, abs=1e-6)
+
+
+def test_encoding_goes_on_after_an_interruption_with_the_segments_it_has(
+    collection_directory, encode, text_encoder, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(systems_module, "_SEGMENT_TEXTS", 2)
+    collection = load_collection(collection_directory)
+    encoded = []
+
+    def failing(tokens):
+        if len(encoded) == 4:
+            raise KeyboardInterrupt
+        encoded.extend([1] * len(tokens))
+        return encode(tokens)
+
+    settings = {"cache_directory": tmp_path, "model_key": "m"}
+    with pytest.raises(KeyboardInterrupt):
+        index_documents(collection, failing, text_encoder, **settings)
+    rest = []
+
+    def counted(tokens):
+        rest.extend([1] * len(tokens))
+        return encode(tokens)
+
+    index = index_documents(collection, counted, text_encoder, **settings)
+    assert len(rest) == 5 - 4
+    assert sum(len(segment) for segment in index.segments) == 5
+    system = System("student", encode, text_encoder)
+    results = evaluate_systems(index, [system], tmp_path / "a", step=0)
+    plain = index_documents(collection, encode, text_encoder)
+    assert results == evaluate_systems(plain, [system], tmp_path / "b", step=0)
+
+
+def train_once(model, optimizer, text_encoder):
+    tokens = text_encoder.queries(["paka nyumba", "mbwa na paka"])
+    loss = model(tokens.input_ids, tokens.attention_mask)[tokens.scoring_mask].square().mean()
+    loss = loss + model(tokens.input_ids, tokens.attention_mask).sum(dim=1).norm()
+    loss.backward()
+    optimizer.step()
+    optimizer.zero_grad()
+
+
+def forward(model):
+    return lambda tokens: model(tokens.input_ids, tokens.attention_mask)
+
+
+def test_the_next_training_step_is_bit_equal_after_an_evaluation(
+    collection_directory, text_encoder, tmp_path
+):
+    weights = []
+    for evaluated in (False, True):
+        torch.manual_seed(0)
+        config = BertConfig(
+            vocab_size=64,
+            hidden_size=16,
+            num_hidden_layers=1,
+            num_attention_heads=2,
+            intermediate_size=32,
+            max_position_embeddings=64,
+            hidden_dropout_prob=0.3,  # the second step draws random numbers
+        )
+        backbone = BertModel(config, add_pooling_layer=False)
+        model = LateInteractionEncoder(backbone, torch.nn.Linear(16, 8, bias=False)).train()
+        optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
+        train_once(model, optimizer, text_encoder)
+        if evaluated:
+            with training_untouched(model):
+                collection = load_collection(collection_directory)
+                index = index_documents(collection, forward(model), text_encoder)
+                system = System("student", forward(model), text_encoder)
+                evaluate_systems(index, [system], tmp_path, step=1)
+        train_once(model, optimizer, text_encoder)
+        weights.append(torch.cat([parameter.flatten() for parameter in model.parameters()]))
+    assert torch.equal(weights[0], weights[1])
 
 
 def test_training_is_left_untouched(encoder, encode, text_encoder):

@@ -48,7 +48,7 @@ def by_text(rows_scores_PQ, segments, num_texts, num_queries):
     return scores
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(LENGTHS, LENGTHS, LENGTHS, st.integers(0, 99), st.sampled_from([1, 20, 1 << 20]))
 def test_scores_equal_the_definition(query_lengths, first, second, seed, buffer):
     queries = ragged(query_lengths, seed)
