@@ -168,21 +168,6 @@ def sentence_transformers_search(directory: Path):
     return (lambda: maxsim(queries, rows)), lambda result: result.numpy()
 
 
-def sentence_transformers_rerank(directory: Path):
-    from sentence_transformers.util import maxsim
-
-    rows, queries, lengths = load(directory)
-    chosen = candidates_of(len(lengths), len(queries), 1000)
-
-    def work():
-        return [
-            maxsim([query], [rows[i] for i in of_query])[0]
-            for query, of_query in zip(queries, chosen, strict=True)
-        ]
-
-    return work, lambda result: np.stack([scores.numpy() for scores in result])
-
-
 def _memory_mib(field: str) -> float:
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith(field)) / 1024
@@ -301,6 +286,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         make_vectors(Path(folder), num_passages, num_queries)
         for case in ("search", "rerank"):
+            if case == "rerank":  # sentence-transformers has no function of its own for it
+                pythons.pop("sentence_transformers")
             rows += compare(Path(folder), case, num_queries, pythons, options.threads, repeats)
     print(f"{num_passages} passages, {num_queries} queries of {QUERY_TOKENS} tokens, "
           f"{options.threads} threads")  # fmt: skip

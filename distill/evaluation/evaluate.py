@@ -6,8 +6,8 @@ import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import nn
@@ -31,6 +31,9 @@ from distill.evaluation.systems import (
     System,
     on_main,
 )
+
+#: Depth, measures, whether candidates were reranked: what a frozen system's results depend on.
+Variant = tuple[int, tuple[str, ...], bool]
 
 
 def evaluate_systems(
@@ -85,45 +88,69 @@ def evaluate_systems(
         if not (isinstance(system, System) and system.english)
         or set(collection.english_queries) == set(collection.queries)
     ]
+    folder = Path(directory) / collection.name / f"step-{step}"
+    facts = {"step": step, "world_size": world_size, "zero_stage": zero_stage}
 
-    def finish() -> list[Result]:
-        folder = Path(directory) / collection.name / f"step-{step}"
-        folder.mkdir(parents=True, exist_ok=True)
-        results = []
-        for system, queries in prepared:
-            if isinstance(system, FinishedRuns):
-                runs = {pair: system.runs.get(pair, {}) for pair in collection.pairs}
-                pairs = _score(index, system.name, runs, folder, measures)
-            elif queries is None:
-                pairs = _repeat(index.finished[system.name, variant], system.name, folder)
-            else:
-                runs = system_runs(
-                    index, system.name, queries, candidates, depth, device, memory_mib
-                )
-                pairs = _score(index, system.name, runs, folder, measures)
-                if system.frozen:
-                    index.finished[system.name, variant] = FinishedSystem(folder, pairs)
-            results.append(
-                {
-                    "collection": collection.name,
-                    "step": step,
-                    "system": system.name,
-                    "world_size": world_size,
-                    "zero_stage": zero_stage,
-                    "pairs": pairs,
-                    "means": macro_means(pairs, measures),
-                }
-            )
-        write_results(folder / "results.json", results)
-        return results
-
+    finish = partial(
+        _finish, index, prepared, folder, facts, variant, candidates, device, memory_mib
+    )
     return collectives.broadcast_object(on_main(finish))
+
+
+def _finish(
+    index: DocumentIndex,
+    prepared: list[tuple[System | FinishedRuns, EncodedQueries | None]],
+    folder: Path,
+    facts: dict[str, int],
+    variant: Variant,
+    candidates: Mapping[str, Run] | None,
+    device: torch.device | str,
+    memory_mib: int,
+) -> list[Result]:
+    """Search, score and write; on rank 0."""
+    collection = index.collection
+    depth, measures, _ = variant
+    folder.mkdir(parents=True, exist_ok=True)
+    results = []
+    for system, queries in prepared:
+        if isinstance(system, FinishedRuns):
+            runs = {pair: system.runs.get(pair, {}) for pair in collection.pairs}
+            pairs = _score(index, system.name, runs, folder, measures)
+        elif queries is None:
+            pairs = _repeat(index.finished[system.name, variant], system.name, folder)
+        else:
+            runs = system_runs(index, system.name, queries, candidates, depth, device, memory_mib)
+            pairs = _score(index, system.name, runs, folder, measures)
+            if system.frozen:
+                index.finished[system.name, variant] = FinishedSystem(folder, pairs)
+        results.append(_result(collection.name, system.name, facts, pairs, measures))
+    write_results(folder / "results.json", results)
+    return results
+
+
+def _result(
+    collection: str,
+    system: str,
+    facts: dict[str, int],
+    pairs: dict[str, dict[str, float]],
+    measures: Sequence[str],
+) -> Result:
+    """One object of results.json."""
+    return {
+        "collection": collection,
+        "step": facts["step"],
+        "system": system,
+        "world_size": facts["world_size"],
+        "zero_stage": facts["zero_stage"],
+        "pairs": pairs,
+        "means": macro_means(pairs, measures),
+    }
 
 
 def _encode(
     index: DocumentIndex,
     system: System | FinishedRuns,
-    variant: tuple[Any, ...],
+    variant: Variant,
     batch_size: int,
     device: torch.device | str,
     should_stop: Callable[[], bool] | None,
