@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -262,7 +263,8 @@ def test_corrupt_shard_is_found_by_verify(tiny_world, tmp_path, capsys):
 @pytest.mark.slow
 def test_every_rank_of_a_launch_refuses_in_seconds(tiny_world):
     root = Path(__file__).resolve().parent.parent
-    launch = ["accelerate", "launch", "--config_file", "accelerate_config.yaml"]
+    accelerate = str(Path(sys.executable).parent / "accelerate")
+    launch = [accelerate, "launch", "--config_file", "accelerate_config.yaml"]
     result = subprocess.run(
         [*launch, "distill/train.py", str(tiny_world.recipe), "launch.num_processes=3"],
         cwd=root,
