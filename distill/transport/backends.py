@@ -52,7 +52,12 @@ def choose_route(request: Request) -> Route:
 def _fastest(request: Request) -> str:
     settings, marginal_BN = request.settings, request.a_BN
     if marginal_BN.device.type == "cpu":
-        usable = settings.solver in COMPILED_SOLVERS and _installed("numba")
+        # Double precision is for studies and tests, which should not wait for a compiler.
+        usable = (
+            marginal_BN.dtype == torch.float32
+            and settings.solver in COMPILED_SOLVERS
+            and _installed("numba")
+        )
         return "numba" if usable else "bucketed"
     usable = (
         marginal_BN.device.type == "cuda"

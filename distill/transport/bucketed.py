@@ -5,6 +5,8 @@ Shapes: B pairs, N student tokens, M teacher tokens; G pairs of a bucket.
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -12,9 +14,11 @@ from distill.transport.reference import reference_route
 from distill.transport.route import PairResults, Request, tokens_first
 
 #: A bucket may hold this many cells for one that is real ...
-PADDING_BUDGET = 1.25
+PADDING_BUDGET = 1.4
 #: ... and is not closed before it holds this many, since each costs a few hundred calls.
 LEAST_CELLS = 32_768
+#: Pairs are sorted by this logarithm of their rows, then by their columns.
+ROW_RATIO = 1.5
 
 
 def bucketed_route(request: Request) -> PairResults:
@@ -41,7 +45,8 @@ def bucketed_route(request: Request) -> PairResults:
 def split_by_size(num_rows: list[int], num_columns: list[int]) -> list[list[int]]:
     """Group pairs of like size so that trimmed padding stays within `PADDING_BUDGET`."""
     cells = [n * m for n, m in zip(num_rows, num_columns, strict=True)]
-    by_size = sorted(range(len(cells)), key=lambda pair: (cells[pair], num_rows[pair], pair))
+    row_class = [round(math.log(max(n, 1), ROW_RATIO)) for n in num_rows]
+    by_size = sorted(range(len(cells)), key=lambda pair: (row_class[pair], num_columns[pair], pair))
     buckets: list[list[int]] = []
     widest, longest, real = 0, 0, 0
     for pair in by_size:

@@ -27,6 +27,7 @@ def normalise(embeddings_BND: Tensor) -> Tensor:
     scale_BN1 = embeddings_BND.detach().abs().amax(dim=-1, keepdim=True)
     is_zero_BN1 = scale_BN1 == 0
     scaled_BND = embeddings_BND / scale_BN1.masked_fill(is_zero_BN1, 1)
+    scaled_BND = scaled_BND.masked_fill(is_zero_BN1, 0)
     norm_BN1 = scaled_BND.square().sum(dim=-1, keepdim=True).masked_fill(is_zero_BN1, 1).sqrt()
     return scaled_BND / norm_BN1
 

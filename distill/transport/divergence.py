@@ -32,8 +32,9 @@ def self_transport(
 
     What the Sinkhorn divergence takes from OT_epsilon(s, t), so that equal sides cost nothing
     and the entropic blur pulls no tokens together (Feydy et al., AISTATS 2019, equation 3).
-    Both sides use the cross problem's epsilon.
+    Both sides use the cross problem's epsilon, and 1 where an empty side left it without one.
     """
+    epsilon_B = epsilon_B.masked_fill(epsilon_B == 0, 1)
     student, teacher = (request.student_BND, request.a_BN), (request.teacher_BMD, request.b_BM)
     values: list[Tensor] = []
     for vectors, marginal in (student, teacher):

@@ -79,7 +79,8 @@ def transport_loss(
         return_plan: give the plan back, for a picture.
     """
     student_mask_BN, teacher_mask_BM = student_mask_BN.bool(), teacher_mask_BM.bool()
-    _check_input(settings, plan_cost_BNM, student_weight_BN, teacher_weight_BM)
+    shape = (*student_mask_BN.shape, teacher_mask_BM.shape[1])
+    _check_input(settings, shape, plan_cost_BNM, student_weight_BN, teacher_weight_BM)
     if settings.centre_tokens:
         student_BND = centred(student_BND, student_mask_BN)
         teacher_BMD = centred(teacher_BMD, teacher_mask_BM)
@@ -118,6 +119,7 @@ def transport_loss(
 
 def _check_input(
     settings: TransportSettings,
+    shape: tuple[int, ...],
     plan_cost_BNM: Tensor | None,
     student_weight_BN: Tensor | None,
     teacher_weight_BM: Tensor | None,
@@ -135,6 +137,12 @@ def _check_input(
             f"{'missing' if plan_cost_BNM is None else 'given'}",
             "a plan cost for teacher and blend, none for student",
             "give the teacher's own cost of both sides, or use plan_source=student",
+        )
+    if plan_cost_BNM is not None and plan_cost_BNM.shape != shape:
+        raise InputError(
+            f"plan_cost_BNM of shape {tuple(plan_cost_BNM.shape)}",
+            f"pairs, student tokens and teacher tokens {shape}",
+            "give one cost per pair of tokens",
         )
 
 

@@ -48,7 +48,7 @@ def reference_route(request: Request, solver: Solver = solve) -> PairResults:
             perplexity_B=row_perplexity(plan_BNM),
             diagonal_share_B=diagonal_share(plan_BNM, problem.a_BN, problem.b_BM),
             num_iterations_B=solution.num_iterations_B.to(problem.epsilon_B.dtype),
-            epsilon_B=problem.epsilon_B,
+            epsilon_B=problem.epsilon_B * problem.nonempty_B,
             plan_BNM=plan_BNM if request.return_plan else None,
         )
     return results(cost_B=(cost_BNM * plan_BNM).sum(dim=(1, 2)))

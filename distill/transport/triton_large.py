@@ -14,7 +14,7 @@ import torch
 import triton
 import triton.language as tl
 
-from distill.transport.problem import Problem, Solution
+from distill.transport.problem import Problem, Solution, zero_safe
 from distill.transport.route import tokens_first
 from distill.transport.settings import TransportSettings
 from distill.transport.triton_tile import LOG2E, NOTHING, TINY
@@ -94,7 +94,7 @@ def solve_large_kernel(
             least = tl.load(least_ptr + pair * N + place_n, mask=valid_n, other=0.0)
             rows = tl.load(rows_ptr + pair * N + place_n, mask=valid_n, other=0.0)
             bits = rows[:, None] + used[None, :] - (block - least[:, None]) * step
-            plan = tl.where(valid, tl.exp2(bits), 0.0)
+            plan = tl.exp2(tl.where(valid, bits, NOTHING))
             total = tl.sum(plan, 1)
             log_u = tl.log2(a) - damping * tl.log2(tl.maximum(total, TINY))
             if UNBALANCED:
@@ -144,7 +144,8 @@ def solve_large(problem: Problem, settings: TransportSettings) -> Solution:
         tokens_first(b_BM).int(),
         (a_BN > 0).sum(dim=1, dtype=torch.int32),
         (b_BM > 0).sum(dim=1, dtype=torch.int32),
-        problem.epsilon_B.float(),
+        # An empty pair's may be 0, where it is relative to costs it does not have.
+        zero_safe(problem.epsilon_B.float()),
         least_BN,
         rows_BN,
         columns_BM,
