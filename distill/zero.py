@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import DeepSpeedPlugin, InitProcessGroupKwargs
+from accelerate.utils import DeepSpeedPlugin, DistributedType, InitProcessGroupKwargs
 from torch import Tensor, nn
 
 from distill import collectives
@@ -165,13 +165,17 @@ def start_accelerator(launch: LaunchSettings, shape: BatchShape) -> Accelerator:
             _skip_shared_memory_build()
         plugins = _plugins(launch, shape)
     accelerator = Accelerator(
+        # Otherwise ranks on CPU connect but wrap no model in DDP, and each trains for itself. With
+        # DeepSpeed the same flag would drop DeepSpeed.
+        cpu=cpu and world_size > 1 and plugins is None,
         deepspeed_plugins=plugins,
         kwargs_handlers=handlers,
         # The schedule is stepped once per optimizer step by the training loop.
         step_scheduler_with_optimizer=False,
         gradient_accumulation_steps=1 if plugins else shape.accumulation_steps,
     )
-    if accelerator.num_processes != world_size or collectives.world_size() != world_size:
+    connected = accelerator.num_processes == world_size == collectives.world_size()
+    if not connected or (world_size > 1 and accelerator.distributed_type == DistributedType.NO):
         raise InputError(
             f"{accelerator.num_processes} connected processes of {world_size} launched",
             "one world of all processes",
