@@ -161,7 +161,8 @@ def _positions(
             f"ids of collection {index.collection.name}",
             "use a run over the same documents",
         )
-    return torch.tensor(sorted(positions[document] for document in ranking.documents))
+    ascending = sorted(positions[document] for document in ranking.documents)
+    return torch.tensor(ascending, dtype=torch.int64)
 
 
 def _ranking(

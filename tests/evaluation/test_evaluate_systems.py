@@ -16,7 +16,7 @@ from distill.errors import InputError
 from distill.evaluation import systems as systems_module
 from distill.evaluation.collections import load_collection
 from distill.evaluation.evaluate import evaluate_systems, training_untouched
-from distill.evaluation.runs import read_run
+from distill.evaluation.runs import rank, read_run
 from distill.evaluation.systems import System, index_documents
 from distill.evaluation.table import format_table
 
@@ -137,6 +137,22 @@ def test_embeddings_that_are_not_finite_are_refused(
     broken = System("student", lambda tokens: encode(tokens) * float("nan"), text_encoder)
     with pytest.raises(InputError, match=r"student.*not finite"):
         evaluate_systems(index, [broken], tmp_path, step=0)
+
+
+def test_reranking_takes_first_stages_that_found_little_or_nothing(
+    collection_directory, encode, text_encoder, tmp_path
+):
+    index = index_documents(load_collection(collection_directory), encode, text_encoder)
+    first = {"sw-en": {"q1": rank({"d2": 1.0, "d5": 0.5}), "q2": rank({})}}
+    system = System("student", encode, text_encoder)
+    evaluate_systems(index, [system], tmp_path, step=0, candidates=first)
+    run = read_run(tmp_path / "animals" / "step-0" / "student.sw-en.run")
+    assert {query: sorted(ranking.documents) for query, ranking in run.items()} == {
+        "q1": ["d2", "d5"]
+    }
+    first["sw-en"]["q3"] = rank({"d99": 1.0})
+    with pytest.raises(InputError, match=r"first-stage run of sw-en, query q3: .*d99"):
+        evaluate_systems(index, [system], tmp_path, step=0, candidates=first)
 
 
 def test_documents_come_from_the_cache_and_only_new_ones_are_encoded(
