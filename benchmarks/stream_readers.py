@@ -20,10 +20,9 @@ from distill.encoders.text import TextEncoder
 from distill.stream.bitext import BitextStream
 
 MICRO_BATCH = 32
-NUM_WORKERS = 1
 SHUFFLE_BUFFER = 4096
-#: Yields micro-batches from the start of an epoch, or from a number of samples on.
-Reader = Callable[[int], Iterator[Any]]
+#: (samples to skip of the epoch, worker processes) -> micro-batches.
+Reader = Callable[[int, int], Iterator[Any]]
 
 
 def write_bitext(path: Path, num_pairs: int) -> list[tuple[str, str]]:
@@ -75,11 +74,11 @@ class Collate:
 def ours(root: Path, text: TextEncoder, **options: Any) -> Reader:
     """This project's stream."""
 
-    def read(start: int) -> Iterator[Any]:
+    def read(start: int, num_workers: int) -> Iterator[Any]:
         stream = BitextStream(
             root,
             micro_batch=MICRO_BATCH,
-            num_workers=NUM_WORKERS,
+            num_workers=num_workers,
             tokenize_source=text.queries,
             tokenize_target=text.queries,
             **options,
@@ -97,12 +96,12 @@ def webdataset(root: Path, text: TextEncoder) -> Reader:
     def sides(sample: dict[str, Any]) -> tuple[str, str]:
         return sample["json"]["source"], sample["json"]["target"]
 
-    def read(start: int) -> Iterator[Any]:
+    def read(start: int, num_workers: int) -> Iterator[Any]:
         shards = sorted(str(path) for path in (root / "sw-en").glob("train-*.tar"))
         data = wds.WebDataset(shards, shardshuffle=len(shards), seed=0)
         data = data.shuffle(SHUFFLE_BUFFER).decode().map(sides)
         data = data.batched(MICRO_BATCH, collation_fn=Collate(text))
-        loader = wds.WebLoader(data, batch_size=None, num_workers=NUM_WORKERS)
+        loader = wds.WebLoader(data, batch_size=None, num_workers=num_workers)
         return islice(iter(loader), start // MICRO_BATCH, None)
 
     return read
@@ -123,13 +122,13 @@ def hugging_face(folder: Path, text: TextEncoder, pairs: list[tuple[str, str]]) 
     def both(records: list[dict[str, str]]) -> Any:
         return collate([(record["source"], record["target"]) for record in records])
 
-    def read(start: int) -> Iterator[Any]:
+    def read(start: int, num_workers: int) -> Iterator[Any]:
         files = sorted(str(path) for path in folder.glob("*.parquet"))
         data = datasets.load_dataset("parquet", data_files=files, split="train", streaming=True)
         data = data.shuffle(seed=0, buffer_size=SHUFFLE_BUFFER)
         if start:
             data = data.skip(start)
-        loader = DataLoader(data, batch_size=MICRO_BATCH, num_workers=NUM_WORKERS, collate_fn=both)
+        loader = DataLoader(data, batch_size=MICRO_BATCH, num_workers=num_workers, collate_fn=both)
         return iter(loader)
 
     return read
@@ -149,7 +148,7 @@ def mosaic(folder: Path, text: TextEncoder, pairs: list[tuple[str, str]]) -> Rea
     def both(records: list[dict[str, str]]) -> Any:
         return collate([(record["source"], record["target"]) for record in records])
 
-    def read(start: int) -> Iterator[Any]:
+    def read(start: int, num_workers: int) -> Iterator[Any]:
         clean_stale_shared_memory()
         data = StreamingDataset(
             local=str(folder), shuffle=True, shuffle_seed=0, batch_size=MICRO_BATCH
@@ -157,7 +156,7 @@ def mosaic(folder: Path, text: TextEncoder, pairs: list[tuple[str, str]]) -> Rea
         if start:
             state = data.state_dict(start, False)
             data.load_state_dict(state | {"sample_in_epoch": start, "epoch": 0})
-        loader = DataLoader(data, batch_size=MICRO_BATCH, num_workers=NUM_WORKERS, collate_fn=both)
+        loader = DataLoader(data, batch_size=MICRO_BATCH, num_workers=num_workers, collate_fn=both)
         return iter(loader)
 
     return read
