@@ -77,6 +77,15 @@ def stage(number: int) -> list[str]:
     return [f"launch.student_deepspeed={path}"]
 
 
+def stage_3_without_persistence(directory: Path) -> list[str]:
+    """ZeRO-3 that partitions the miniature too, all of whose parameters are small."""
+    config = json.loads((ROOT / "launch/deepspeed/student_zero3.json").read_text())
+    config["zero_optimization"]["stage3_param_persistence_threshold"] = 0
+    path = directory / "student_zero3.json"
+    path.write_text(json.dumps(config))
+    return [f"launch.student_deepspeed={path}"]
+
+
 @pytest.fixture(scope="module")
 def zero2(tiny_world) -> Finished:
     return launch(tiny_world, "zero2", DEEPSPEED, *stage(2))
@@ -149,12 +158,12 @@ def test_curves_that_people_look_for(zero2):
     assert len(list((zero2.directory / "tensorboard").iterdir())) == 1
 
 
-def test_every_engine_gives_the_same_losses(zero2, tiny_world):
+def test_every_engine_gives_the_same_losses(zero2, tiny_world, tmp_path):
     expected = torch.tensor(zero2.curve("train/loss"))
     one_process = ["data.micro_batch=16"]
     runs = {
         "zero1": launch(tiny_world, "zero1", DEEPSPEED, *stage(1)),
-        "zero3": launch(tiny_world, "zero3", DEEPSPEED, *stage(3)),
+        "zero3": launch(tiny_world, "zero3", DEEPSPEED, *stage_3_without_persistence(tmp_path)),
         "ddp": launch(tiny_world, "ddp", DDP),
         "one": launch(tiny_world, "one", PLAIN, *one_process),
         # The teacher looked up instead of run must change nothing either.
@@ -168,7 +177,7 @@ def test_every_engine_gives_the_same_losses(zero2, tiny_world):
         shutil.rmtree(finished.directory / "checkpoints")
     student = re.findall(r"student ([\d,]+), optimizer", runs["zero3"].output)[-1]
     whole = re.findall(r"student ([\d,]+), optimizer", zero2.output)[-1]
-    assert int(student.replace(",", "")) < int(whole.replace(",", ""))
+    assert 2 * int(student.replace(",", "")) <= int(whole.replace(",", "")) + 1
 
 
 @pytest.mark.parametrize("number", [2, 3])
