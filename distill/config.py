@@ -47,8 +47,9 @@ class OptimizerSettings:
 class DataSettings:
     """Shards, their mixing and the batches cut from them."""
 
-    shards: tuple[Path, ...] = ()
-    """Directories with a manifest, as ``python -m data_shards build`` writes them."""
+    shards: tuple[str, ...] = ()
+    """Directories with a manifest, as ``python -m data_shards build`` writes them: here or behind
+    a URL; or tars of one pair, ``sw-en=PATTERN`` or ``sw-en=pipe:COMMAND``."""
     split: str = "train"
     """Split of the shards that is trained on."""
     micro_batch: int = 32

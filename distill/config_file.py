@@ -150,11 +150,18 @@ def _resolve_paths(kind: Any, tree: Mapping[str, Any], base: Path) -> dict[str, 
             value = str(base / Path(value).expanduser())
         elif tuple[Path, ...] in members and isinstance(value, list):
             value = [str(base / Path(item).expanduser()) for item in value]
+        elif key == "shards" and isinstance(value, list):
+            value = [item if _is_elsewhere(item) else str(base / item) for item in value]
         elif key in ("teacher", "model") and isinstance(value, str) and (base / value).exists():
             # A hub id stays as it is: no such directory exists.
             value = str(base / value)
         resolved[key] = value
     return resolved
+
+
+def _is_elsewhere(shards: Any) -> bool:
+    """Whether shards are named by a URL, a command or a list of tars, and not by a directory."""
+    return not isinstance(shards, str) or any(sign in shards for sign in ("://", "pipe:", "="))
 
 
 def _base_directory(path: Path) -> Path:

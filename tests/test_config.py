@@ -30,7 +30,7 @@ def test_paths_in_a_file_are_relative_to_it_and_overrides_to_the_shell(tmp_path,
     path = write(tmp_path / "project/r.yaml")
     monkeypatch.chdir(tmp_path)
     recipe = load_settings(Recipe, path, ["runs=here"])
-    assert recipe.data.shards == (tmp_path / "project/shards",)
+    assert recipe.data.shards == (str(tmp_path / "project/shards"),)
     assert recipe.runs == tmp_path / "here"
 
 
@@ -39,7 +39,13 @@ def test_paths_of_a_checkouts_recipe_are_relative_to_the_checkout(tmp_path, monk
     (tmp_path / "pyproject.toml").touch()
     monkeypatch.chdir("/")
     recipe = load_settings(Recipe, write(tmp_path / "launch/recipes/r.yaml"))
-    assert recipe.data.shards == (tmp_path / "shards",)
+    assert recipe.data.shards == (str(tmp_path / "shards"),)
+
+
+@pytest.mark.parametrize("place", ["https://example.org/shards", "sw-en=pipe:cat a.tar"])
+def test_shards_elsewhere_keep_their_name(tmp_path, place):
+    recipe = load_settings(Recipe, write(tmp_path / "r.yaml"), [f"data.shards=['{place}']"])
+    assert recipe.data.shards == (place,)
 
 
 def test_a_directory_becomes_absolute_and_a_hub_id_stays(tmp_path):
