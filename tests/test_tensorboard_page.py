@@ -103,7 +103,12 @@ def test_the_browser_shows_every_curve(page, tmp_path):
         pytest.skip("no chromium here: apt-get install chromium")
     # TensorBoard opens the first groups of cards only; a filter opens those it leaves.
     for group in ("train", "perf", "eval"):
-        text = shown_text(chromium, f"{page}?tagFilter={group}#timeseries", tmp_path / group)
-        missing = [tag for tag in TAGS if tag.startswith(group) and tag not in text]
-        assert not missing
-        assert not [tag for tag in TAGS if not tag.startswith(group) and tag in text]
+        wanted = {tag for tag in TAGS if tag.startswith(group)}
+        # A loaded machine may photograph the page before its cards are drawn.
+        for attempt in range(5):
+            profile = tmp_path / f"{group}-{attempt}"
+            text = shown_text(chromium, f"{page}?tagFilter={group}#timeseries", profile)
+            shown = {tag for tag in TAGS if tag in text}
+            if shown == wanted:
+                break
+        assert shown == wanted
