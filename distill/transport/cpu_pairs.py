@@ -11,16 +11,17 @@ from __future__ import annotations
 import numpy as np
 
 from distill.transport.cpu_exponentials import exponentials
+from distill.transport.cpu_plans import pack_plan, unpack_plan
 from distill.transport.cpu_sinkhorn import TINY, ipot, make_scratch, note_scalings, sinkhorn
 from distill.transport.cpu_vectors import (
     compiled,
     fill,
     fill_cost,
     finish_gradient,
-    gather,
+    measure_vectors,
+    place_tokens,
     round_up,
-    weigh_columns,
-    weigh_rows,
+    weigh,
 )
 
 #: Columns of the numbers of a pair.
@@ -114,35 +115,33 @@ def largest_sizes(pairs, sizes):
 
 @compiled
 def make_room(vectors, n, m):
-    """Arrays for pairs of at most n x m tokens: the vectors of both sides, two numbers for each
-    token of both sides, and two flat matrices."""
-    dimension, kind = vectors.shape[-1], vectors.dtype
-    n4, m16 = round_up(n, 4), round_up(m, 16)
+    """For pairs of at most n x m tokens: places and masses of both sides, two flat matrices."""
+    n4, m16, kind = round_up(n, 4), round_up(m, 16), vectors.dtype
     return (
-        np.empty((n4, dimension), kind),
-        np.empty((m16, dimension), kind),
-        np.empty((2, n4), kind),
-        np.empty((2, m16), kind),
+        np.empty(n4, np.int64),
+        np.empty(m16, np.int64),
+        np.empty(n4, kind),
+        np.empty(m16, kind),
         np.empty((2, n4 * m16), kind),
     )
 
 
 @compiled
-def load_marginal(marginal, index, count, out):
-    """The masses at index[:count], zeros after."""
+def load_marginal(marginal, places, count, out):
+    """The masses of the tokens, zeros after."""
     fill(out, 0)
     for i in range(count):
-        out[i] = marginal[index[i]]
+        out[i] = marginal[places[i]]
 
 
 @compiled
-def blend_cost(cost, plan_cost, order_N, order_M, n, m, options, solved):
+def blend_cost(cost, plan_cost, places_n, places_m, n, m, options, solved):
     """solved = (1 - weight) cost + weight plan_cost at the real tokens; 0 outside."""
     one = cost.dtype.type(1)
     fill(solved.reshape(solved.size), 0)
     for i in range(n):
         for j in range(m):
-            solved[i, j] = options.blend * plan_cost[order_N[i], order_M[j]]
+            solved[i, j] = options.blend * plan_cost[places_n[i], places_m[j]]
             if options.blend < one:
                 solved[i, j] += (one - options.blend) * cost[i, j]
 
@@ -169,50 +168,63 @@ def solve_pair(cost, solved, a, b, n, m, options, epsilon, space, numbers):
 
 @compiled
 def solve_pairs(
-    pairs, vectors, marginals, plan_cost, index, sizes, offsets, options, epsilons, plans, numbers
+    pairs,
+    vectors,
+    marginals,
+    plan_cost,
+    index,
+    sizes,
+    offsets,
+    options,
+    epsilons,
+    measures,
+    plans,
+    numbers,
 ):
-    """Solve the pairs at `pairs` and write their numbers and, if `plans` is not empty, plans.
+    """Solve the pairs at `pairs`; write their numbers, their vectors' measures, and plans.
 
-    vectors are (B, N, D) and (B, M, D); marginals (B, N) and (B, M); plan_cost is (B, N, M), or
-    empty for none. index holds the two orders that bring real tokens to the front, sizes (B, 2)
-    their counts, offsets (B,) where each plan starts in the flat `plans`. options:
-    `cpu_route.Options`. numbers is (B, NUM_NUMBERS), float64.
+    vectors are (B, N, D) and (B, M, D); marginals and measures (B, N) and (B, M); plan_cost is
+    (B, N, M), or empty for none. index holds the two orders that bring real tokens to the
+    front, sizes (B, 2) their counts, offsets (B,) where each plan starts in the flat `plans`,
+    which is empty if they are not wanted. options: `cpu_route.Options`. numbers is
+    (B, NUM_NUMBERS), float64.
     """
     (student, teacher), (order_N, order_M) = vectors, index
     most_n, most_m = largest_sizes(pairs, sizes)
-    left, right, along_n, along_m, flat = make_room(student, most_n, most_m)
+    places_n, places_m, a, b, flat = make_room(student, most_n, most_m)
     for pair in pairs:
         n, m = sizes[pair, 0], sizes[pair, 1]
         fill(numbers[pair], 0)
         if n == 0 or m == 0:
             continue
         n4, m16 = round_up(n, 4), round_up(m, 16)
-        a, b = along_n[0], along_m[0]
-        load_marginal(marginals[0][pair], order_N[pair], n, a)
-        load_marginal(marginals[1][pair], order_M[pair], m, b)
-        gather(student[pair], order_N[pair], n, n4, options.kind, left, along_n[1])
-        gather(teacher[pair], order_M[pair], m, m16, options.kind, right, along_m[1])
+        place_tokens(order_N[pair], n, places_n)
+        place_tokens(order_M[pair], m, places_m)
+        load_marginal(marginals[0][pair], places_n, n, a)
+        load_marginal(marginals[1][pair], places_m, m, b)
+        own, other = measures[0][pair], measures[1][pair]
+        measure_vectors(student[pair], places_n, n, options.kind, own)
+        measure_vectors(teacher[pair], places_m, m, options.kind, other)
         cost = flat[0, : n4 * m16].reshape(n4, m16)
-        fill_cost(left, right, n, m, n4, m16, options.kind, cost)
+        fill_cost(
+            student[pair], teacher[pair], places_n, places_m, own, other, options.kind, n, m, cost
+        )
         solved = cost
         if plan_cost.size > 0:
             solved = flat[1, : n4 * m16].reshape(n4, m16)
-            blend_cost(cost, plan_cost[pair], order_N[pair], order_M[pair], n, m, options, solved)
+            blend_cost(cost, plan_cost[pair], places_n, places_m, n, m, options, solved)
         epsilon = epsilons[pair]
         if options.relative:
             epsilon = cost.dtype.type(epsilon * spread_of(solved, n, m))
         space = make_scratch(student, n4, m16)
         solve_pair(cost, solved, a, b, n, m, options, epsilon, space, numbers[pair])
         if plans.size > 0:
-            start = offsets[pair]
-            for i in range(n):
-                for j in range(m):
-                    plans[start + i * m + j] = space.kernel[i, j]
+            pack_plan(space.kernel, n, m, plans, offsets[pair])
 
 
 @compiled
 def differentiate_pairs(
-    pairs, vectors, plans, index, sizes, offsets, kind, scales, to_student, to_teacher
+    pairs, vectors, measures, plans, index, sizes, offsets, kind, scales, to_student, to_teacher
 ):
     """Write scale dL/dx of each pair's real tokens into the gradients (B, N, D) and (B, M, D).
 
@@ -220,55 +232,31 @@ def differentiate_pairs(
     """
     (student, teacher), (order_N, order_M) = vectors, index
     most_n, most_m = largest_sizes(pairs, sizes)
-    left, right, along_n, along_m, flat = make_room(student, most_n, most_m)
-    weighted_n, weighted_m = np.empty_like(left), np.empty_like(right)
+    places_n, places_m, mass_n, mass_m, flat = make_room(student, most_n, most_m)
+    factors_n, factors_m = np.zeros_like(mass_n), np.zeros_like(mass_m)
+    longer = max(len(places_n), len(places_m))
+    weighted = np.empty((longer, student.shape[2]), student.dtype)
     for pair in pairs:
         n, m, scale = sizes[pair, 0], sizes[pair, 1], scales[pair]
         if n == 0 or m == 0 or scale == 0:
             continue
         n4, m16 = round_up(n, 4), round_up(m, 16)
-        norm_n, mass_n, norm_m, mass_m = along_n[0], along_n[1], along_m[0], along_m[1]
-        gather(student[pair], order_N[pair], n, n4, kind, left, norm_n)
-        gather(teacher[pair], order_M[pair], m, m16, kind, right, norm_m)
-        plan = flat[0, : n4 * m16].reshape(n4, m16)
-        unpack_plan(plans[offsets[pair] :], n, m, plan, mass_n, mass_m)
-        if to_student.size > 0:
-            weigh_rows(plan, right, n, m, weighted_n)
-            target = to_student[pair]
-            finish_gradient(weighted_n, left, norm_n, mass_n, n, kind, scale, order_N[pair], target)
-        if to_teacher.size > 0:
-            weigh_columns(plan, left, n, m, weighted_m)
-            target = to_teacher[pair]
-            finish_gradient(
-                weighted_m, right, norm_m, mass_m, m, kind, scale, order_M[pair], target
-            )
-
-
-@compiled
-def unpack_plan(flat, n, m, plan, rows, columns):
-    """From n * m numbers in a row to a matrix with zeros around, and its sums."""
-    zero = plan.dtype.type(0)
-    for j in range(m):
-        columns[j] = zero
-    for i in range(plan.shape[0]):
-        for j in range(plan.shape[1]):
-            plan[i, j] = zero
-    for i in range(n):
-        total = zero
-        for j in range(m):
-            cell = flat[i * m + j]
-            plan[i, j] = cell
-            total += cell
-            columns[j] += cell
-        rows[i] = total
-
-
-@compiled
-def spread_plans(plans, index, sizes, offsets, out):
-    """The flat plans to their tokens' places in out (B, N, M), which is zero before."""
-    order_N, order_M = index
-    for pair in range(sizes.shape[0]):
-        n, m = sizes[pair, 0], sizes[pair, 1]
+        place_tokens(order_N[pair], n, places_n)
+        place_tokens(order_M[pair], m, places_m)
         for i in range(n):
-            for j in range(m):
-                out[pair, order_N[pair, i], order_M[pair, j]] = plans[offsets[pair] + i * m + j]
+            factors_n[i] = measures[0][pair, i]
+        for j in range(m):
+            factors_m[j] = measures[1][pair, j]
+        plan = flat[0, : n4 * m16].reshape(n4, m16)
+        unpack_plan(plans, offsets[pair], n, m, plan, mass_n, mass_m)
+        own, other = student[pair], teacher[pair]
+        if to_student.size > 0:
+            weigh(plan, False, other, places_m, factors_m, kind, n, m, weighted)
+            finish_gradient(
+                weighted, own, places_n, factors_n, mass_n, n, kind, scale, to_student[pair]
+            )
+        if to_teacher.size > 0:
+            weigh(plan, True, own, places_n, factors_n, kind, m, n, weighted)
+            finish_gradient(
+                weighted, other, places_m, factors_m, mass_m, m, kind, scale, to_teacher[pair]
+            )

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from distill.transport import cpu_pairs
+from distill.transport import cpu_pairs, cpu_plans
 from distill.transport.cost import working_precision
 from distill.transport.cpu_vectors import COSINE, SQUARED_EUCLIDEAN
 from distill.transport.diagnostics import BAND_HALF_WIDTH
@@ -85,6 +85,7 @@ class _Batch:
         self.cells = self.sizes.prod(axis=1)
         self.offsets = np.concatenate([np.zeros(1, np.int64), self.cells.cumsum()])[:-1]
         kept = int(self.cells.sum()) if for_backward or request.return_plan else 0
+        self.measures = tuple(np.empty_like(side) for side in self.marginals)
         self.plans = np.empty(kept, self.dtype)
         self.numbers = torch.zeros(len(self.cells), cpu_pairs.NUM_NUMBERS, dtype=torch.float64)
 
@@ -114,6 +115,7 @@ class _Batch:
                 self.offsets,
                 options,
                 _array(request.epsilon_B),
+                self.measures,
                 self.plans,
                 self.numbers.numpy(),
             ),
@@ -148,7 +150,7 @@ class _Batch:
         """The plans at their tokens' places, (B, N, M)."""
         shape = (*self.marginals[0].shape, self.marginals[1].shape[1])
         out = np.zeros(shape, self.dtype)
-        cpu_pairs.spread_plans(self.plans, self.index, self.sizes, self.offsets, out)
+        cpu_plans.spread_plans(self.plans, self.index, self.sizes, self.offsets, out)
         return torch.from_numpy(out)
 
 
@@ -176,6 +178,7 @@ class _CompiledTransport(torch.autograd.Function):
             lambda pairs: cpu_pairs.differentiate_pairs(
                 pairs,
                 (_array(vectors[0]), _array(vectors[1])),
+                batch.measures,
                 batch.plans,
                 batch.index,
                 batch.sizes,

@@ -1,8 +1,9 @@
 """Compiled for the CPU: one pair's token vectors to its costs, and its plan to their gradients.
 
-Shapes: n and m tokens of one pair, D dimension. Scratch arrays are n4 x D, m16 x D and n4 x m16:
-sides rounded up to multiples of 4 and 16 with zero rows, so that no inner loop has a remainder.
-Sums may be reordered by the compiler; NaN and infinity keep their meaning.
+Shapes: n and m tokens of one pair, D dimension. Matrices are n4 x m16: sides rounded up to
+multiples of 4 and 16, so that no inner loop has a remainder. Vectors are read where they are,
+through the places of the real tokens. Sums may be reordered by the compiler; NaN and infinity
+keep their meaning.
 """
 
 from __future__ import annotations
@@ -43,32 +44,29 @@ def copy(values, out):
 
 
 @compiled
-def gather(vectors, index, count, padded, kind, out, norms):
-    """Copy the vectors at index[:count] into out, normalised if the cost is cosine; zeros after.
+def place_tokens(index, count, places):
+    """The tokens' rows index[:count], and the last of them again up to a block's end."""
+    for i in range(places.shape[0]):
+        places[i] = index[min(i, count - 1)]
 
-    norms gets |x|, 0 for a zero vector, which stays zero.
-    """
-    dimension = vectors.shape[1]
+
+@compiled
+def measure_vectors(vectors, places, count, kind, measures):
+    """1 / |x| of each token for the cosine, 0 for a zero vector; |x|^2 for squared Euclidean."""
     zero, one = vectors.dtype.type(0), vectors.dtype.type(1)
     low, high = vectors.dtype.type(1e-20), vectors.dtype.type(1e20)
     for i in range(count):
-        source, target = vectors[index[i]], out[i]
-        inverse = one
+        vector = vectors[places[i]]
+        total = zero
+        for d in range(vector.shape[0]):
+            total += vector[d] * vector[d]
         if kind == COSINE:
-            total = zero
-            for d in range(dimension):
-                total += source[d] * source[d]
-            # Squares must neither overflow nor vanish; NaN goes the first way.
+            norm = np.sqrt(total)
+            # Squares must neither overflow nor vanish.
             if total < low or total > high:
-                norms[i] = careful_norm(source)
-            else:
-                norms[i] = np.sqrt(total)
-            inverse = one / norms[i] if norms[i] != zero else zero
-        for d in range(dimension):
-            target[d] = source[d] * inverse
-    for i in range(count, padded):
-        for d in range(dimension):
-            out[i, d] = zero
+                norm = careful_norm(vector)
+            total = one / norm if norm != zero else zero
+        measures[i] = total
 
 
 @compiled
@@ -85,14 +83,15 @@ def careful_norm(vector):
 
 
 @compiled
-def fill_cost(student, teacher, n, m, n4, m16, kind, cost):
-    """cost[i, j] over n4 x m16 from gathered vectors, blocks of 2 x 4 dot products at a time."""
+def fill_products(student, teacher, places_n, places_m, out):
+    """out[i, j] = <s_i, t_j> over whole blocks of 2 x 4 tokens."""
     dimension = student.shape[1]
-    zero, one = student.dtype.type(0), student.dtype.type(1)
-    for i in range(0, n4, 2):
-        s0, s1 = student[i], student[i + 1]
-        for j in range(0, m16, 4):
-            t0, t1, t2, t3 = teacher[j], teacher[j + 1], teacher[j + 2], teacher[j + 3]
+    zero = student.dtype.type(0)
+    for i in range(0, out.shape[0], 2):
+        s0, s1 = student[places_n[i]], student[places_n[i + 1]]
+        for j in range(0, out.shape[1], 4):
+            t0, t1 = teacher[places_m[j]], teacher[places_m[j + 1]]
+            t2, t3 = teacher[places_m[j + 2]], teacher[places_m[j + 3]]
             x0, x1, x2, x3 = zero, zero, zero, zero
             y0, y1, y2, y3 = zero, zero, zero, zero
             for d in range(dimension):
@@ -105,81 +104,76 @@ def fill_cost(student, teacher, n, m, n4, m16, kind, cost):
                 y1 += q * t1[d]
                 y2 += q * t2[d]
                 y3 += q * t3[d]
-            cost[i, j], cost[i, j + 1] = one - x0, one - x1
-            cost[i, j + 2], cost[i, j + 3] = one - x2, one - x3
-            cost[i + 1, j], cost[i + 1, j + 1] = one - y0, one - y1
-            cost[i + 1, j + 2], cost[i + 1, j + 3] = one - y2, one - y3
-    if kind == SQUARED_EUCLIDEAN:
-        _complete_squares(student, teacher, n, m, cost)
+            out[i, j], out[i, j + 1], out[i, j + 2], out[i, j + 3] = x0, x1, x2, x3
+            out[i + 1, j], out[i + 1, j + 1], out[i + 1, j + 2], out[i + 1, j + 3] = y0, y1, y2, y3
 
 
 @compiled
-def _complete_squares(student, teacher, n, m, cost):
-    """From 1 - <s, t> to |s - t|^2."""
-    dimension = student.shape[1]
-    zero, one, two = student.dtype.type(0), student.dtype.type(1), student.dtype.type(2)
-    for j in range(m):
-        total = zero
-        for d in range(dimension):
-            total += teacher[j, d] * teacher[j, d]
-        for i in range(n):
-            cost[i, j] = total + two * (cost[i, j] - one)
+def fill_cost(student, teacher, places_n, places_m, measures_n, measures_m, kind, n, m, cost):
+    """The cost of n x m tokens, from `measure_vectors`; anything finite or not outside."""
+    one, two = student.dtype.type(1), student.dtype.type(2)
+    fill_products(student, teacher, places_n, places_m, cost)
     for i in range(n):
-        total = zero
-        for d in range(dimension):
-            total += student[i, d] * student[i, d]
-        for j in range(m):
-            cost[i, j] += total
+        row, own = cost[i], measures_n[i]
+        if kind == COSINE:
+            for j in range(m):
+                row[j] = one - row[j] * own * measures_m[j]
+        else:
+            for j in range(m):
+                row[j] = own + measures_m[j] - two * row[j]
 
 
 @compiled
-def weigh_rows(plan, vectors, n, m, out):
-    """out[i] = sum_j plan[i, j] vectors[j] for i < n; plan is n4 x m16 with zeros outside."""
+def weigh(plan, by_column, vectors, places, measures, kind, count, others, out):
+    """out[i] = sum_j P_ij y_j over the other side's vectors, normalised if the cost is cosine.
+
+    P is plan, or its transpose if `by_column`; it is 0 outside count x others.
+    """
+    zero, one = vectors.dtype.type(0), vectors.dtype.type(1)
     dimension = vectors.shape[1]
-    zero = vectors.dtype.type(0)
-    for i in range(n):
-        target, weights = out[i], plan[i]
+    for i in range(0, count, 2):
+        x, y = out[i], out[i + 1]
         for d in range(dimension):
-            target[d] = zero
-        for j in range(0, m, 4):
-            w0, w1, w2, w3 = weights[j], weights[j + 1], weights[j + 2], weights[j + 3]
-            v0, v1, v2, v3 = vectors[j], vectors[j + 1], vectors[j + 2], vectors[j + 3]
+            x[d] = zero
+            y[d] = zero
+        for j in range(0, others, 4):
+            v0, v1 = vectors[places[j]], vectors[places[j + 1]]
+            v2, v3 = vectors[places[j + 2]], vectors[places[j + 3]]
+            if by_column:
+                p0, p1, p2, p3 = plan[j, i], plan[j + 1, i], plan[j + 2, i], plan[j + 3, i]
+                q0, q1 = plan[j, i + 1], plan[j + 1, i + 1]
+                q2, q3 = plan[j + 2, i + 1], plan[j + 3, i + 1]
+            else:
+                p0, p1, p2, p3 = plan[i, j], plan[i, j + 1], plan[i, j + 2], plan[i, j + 3]
+                q0, q1 = plan[i + 1, j], plan[i + 1, j + 1]
+                q2, q3 = plan[i + 1, j + 2], plan[i + 1, j + 3]
+            m0, m1, m2, m3 = one, one, one, one
+            if kind == COSINE:
+                m0, m1, m2, m3 = measures[j], measures[j + 1], measures[j + 2], measures[j + 3]
+            p0, p1, p2, p3 = p0 * m0, p1 * m1, p2 * m2, p3 * m3
+            q0, q1, q2, q3 = q0 * m0, q1 * m1, q2 * m2, q3 * m3
             for d in range(dimension):
-                target[d] += w0 * v0[d] + w1 * v1[d] + w2 * v2[d] + w3 * v3[d]
+                x[d] += p0 * v0[d] + p1 * v1[d] + p2 * v2[d] + p3 * v3[d]
+                y[d] += q0 * v0[d] + q1 * v1[d] + q2 * v2[d] + q3 * v3[d]
 
 
 @compiled
-def weigh_columns(plan, vectors, n, m, out):
-    """out[j] = sum_i plan[i, j] vectors[i] for j < m; plan is n4 x m16 with zeros outside."""
-    dimension = vectors.shape[1]
-    zero = vectors.dtype.type(0)
-    for j in range(m):
-        target = out[j]
-        for d in range(dimension):
-            target[d] = zero
-        for i in range(0, n, 4):
-            w0, w1, w2, w3 = plan[i, j], plan[i + 1, j], plan[i + 2, j], plan[i + 3, j]
-            v0, v1, v2, v3 = vectors[i], vectors[i + 1], vectors[i + 2], vectors[i + 3]
-            for d in range(dimension):
-                target[d] += w0 * v0[d] + w1 * v1[d] + w2 * v2[d] + w3 * v3[d]
+def finish_gradient(weighted, own, places, measures, mass, count, kind, scale, gradient):
+    """Write d loss / d x of each token to its place in gradient.
 
-
-@compiled
-def finish_gradient(weighted, own, norms, mass, count, kind, scale, index, gradient):
-    """Write d loss / d x of each gathered vector to its place in gradient.
-
-    weighted holds sum P y over the other side's vectors y. Cosine: -scale (w - <w, x> x) / |x|
-    with x normalised; squared Euclidean: 2 scale (mass x - w).
+    weighted holds w = sum P y over the other side. Cosine, with x / |x| = z:
+    -scale (w - <w, z> z) / |x|; squared Euclidean: 2 scale (mass x - w).
     """
     dimension = weighted.shape[1]
     zero, two = weighted.dtype.type(0), weighted.dtype.type(2)
     for i in range(count):
-        w, x, target = weighted[i], own[i], gradient[index[i]]
+        w, x, target = weighted[i], own[places[i]], gradient[places[i]]
         if kind == COSINE:
-            along = zero
+            inverse, along = measures[i], zero
             for d in range(dimension):
                 along += w[d] * x[d]
-            factor = -scale / norms[i] if norms[i] > 0 else zero
+            along *= inverse * inverse
+            factor = -scale * inverse
             for d in range(dimension):
                 target[d] = factor * (w[d] - along * x[d])
         else:
