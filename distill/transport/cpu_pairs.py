@@ -11,10 +11,12 @@ from __future__ import annotations
 import numpy as np
 
 from distill.transport.cpu_exponentials import exponentials
-from distill.transport.cpu_plans import pack_plan, unpack_plan
+from distill.transport.cpu_plans import pack_plan, unpack_plan, unpack_transposed
 from distill.transport.cpu_sinkhorn import TINY, ipot, make_scratch, note_scalings, sinkhorn
 from distill.transport.cpu_vectors import (
+    COSINE,
     compiled,
+    copy,
     fill,
     fill_cost,
     finish_gradient,
@@ -233,7 +235,7 @@ def differentiate_pairs(
     (student, teacher), (order_N, order_M) = vectors, index
     most_n, most_m = largest_sizes(pairs, sizes)
     places_n, places_m, mass_n, mass_m, flat = make_room(student, most_n, most_m)
-    factors_n, factors_m = np.zeros_like(mass_n), np.zeros_like(mass_m)
+    factors_n, factors_m = np.ones_like(mass_n), np.ones_like(mass_m)
     longer = max(len(places_n), len(places_m))
     weighted = np.empty((longer, student.shape[2]), student.dtype)
     for pair in pairs:
@@ -243,20 +245,21 @@ def differentiate_pairs(
         n4, m16 = round_up(n, 4), round_up(m, 16)
         place_tokens(order_N[pair], n, places_n)
         place_tokens(order_M[pair], m, places_m)
-        for i in range(n):
-            factors_n[i] = measures[0][pair, i]
-        for j in range(m):
-            factors_m[j] = measures[1][pair, j]
-        plan = flat[0, : n4 * m16].reshape(n4, m16)
-        unpack_plan(plans, offsets[pair], n, m, plan, mass_n, mass_m)
+        if kind == COSINE:
+            copy(measures[0][pair], factors_n[:n])
+            copy(measures[1][pair], factors_m[:m])
         own, other = student[pair], teacher[pair]
         if to_student.size > 0:
-            weigh(plan, False, other, places_m, factors_m, kind, n, m, weighted)
+            plan = flat[0, : n4 * m16].reshape(n4, m16)
+            unpack_plan(plans, offsets[pair], n, m, factors_m, plan, mass_n)
+            weigh(plan, other, places_m, m, weighted)
             finish_gradient(
                 weighted, own, places_n, factors_n, mass_n, n, kind, scale, to_student[pair]
             )
         if to_teacher.size > 0:
-            weigh(plan, True, own, places_n, factors_n, kind, m, n, weighted)
+            turned = flat[0, : n4 * m16].reshape(m16, n4)
+            unpack_transposed(plans, offsets[pair], n, m, factors_n, turned, mass_m)
+            weigh(turned, own, places_n, n, weighted)
             finish_gradient(
                 weighted, other, places_m, factors_m, mass_m, m, kind, scale, to_teacher[pair]
             )

@@ -18,23 +18,36 @@ def pack_plan(plan, n, m, plans, start):
 
 
 @compiled
-def unpack_plan(plans, start, n, m, plan, rows, columns):
-    """What `pack_plan` packed as a matrix with zeros around, and its sums."""
+def unpack_plan(plans, start, n, m, factors, plan, rows):
+    """What `pack_plan` packed: its row sums, and plan[i, j] = P_ij factors[j], zeros around."""
     zero = plan.dtype.type(0)
-    for j in range(m):
-        columns[j] = zero
     for i in range(n):
         row, source, total = plan[i], plans[start + i * m : start + (i + 1) * m], zero
         for j in range(m):
-            row[j] = source[j]
+            row[j] = source[j] * factors[j]
             total += source[j]
-            columns[j] += source[j]
         for j in range(m, plan.shape[1]):
             row[j] = zero
         rows[i] = total
     for i in range(n, plan.shape[0]):
         for j in range(plan.shape[1]):
             plan[i, j] = zero
+
+
+@compiled
+def unpack_transposed(plans, start, n, m, factors, plan, columns):
+    """The transpose: its row sums, and plan[j, i] = P_ij factors[i], zeros around."""
+    zero = plan.dtype.type(0)
+    for j in range(plan.shape[0]):
+        row, total = plan[j], zero
+        for i in range(plan.shape[1]):
+            row[i] = zero
+        if j < m:
+            for i in range(n):
+                cell = plans[start + i * m + j]
+                row[i] = cell * factors[i]
+                total += cell
+            columns[j] = total
 
 
 @compiled

@@ -84,28 +84,31 @@ def careful_norm(vector):
 
 @compiled
 def fill_products(student, teacher, places_n, places_m, out):
-    """out[i, j] = <s_i, t_j> over whole blocks of 2 x 4 tokens."""
+    """out[i, j] = <s_i, t_j> over whole blocks of 4 x 4 tokens, whose sums fit the registers."""
     dimension = student.shape[1]
     zero = student.dtype.type(0)
-    for i in range(0, out.shape[0], 2):
+    for i in range(0, out.shape[0], 4):
         s0, s1 = student[places_n[i]], student[places_n[i + 1]]
+        s2, s3 = student[places_n[i + 2]], student[places_n[i + 3]]
+        o0, o1, o2, o3 = out[i], out[i + 1], out[i + 2], out[i + 3]
         for j in range(0, out.shape[1], 4):
             t0, t1 = teacher[places_m[j]], teacher[places_m[j + 1]]
             t2, t3 = teacher[places_m[j + 2]], teacher[places_m[j + 3]]
+            w0, w1, w2, w3 = zero, zero, zero, zero
             x0, x1, x2, x3 = zero, zero, zero, zero
             y0, y1, y2, y3 = zero, zero, zero, zero
+            z0, z1, z2, z3 = zero, zero, zero, zero
             for d in range(dimension):
-                p, q = s0[d], s1[d]
-                x0 += p * t0[d]
-                x1 += p * t1[d]
-                x2 += p * t2[d]
-                x3 += p * t3[d]
-                y0 += q * t0[d]
-                y1 += q * t1[d]
-                y2 += q * t2[d]
-                y3 += q * t3[d]
-            out[i, j], out[i, j + 1], out[i, j + 2], out[i, j + 3] = x0, x1, x2, x3
-            out[i + 1, j], out[i + 1, j + 1], out[i + 1, j + 2], out[i + 1, j + 3] = y0, y1, y2, y3
+                a, b, c, e = t0[d], t1[d], t2[d], t3[d]
+                p, q, r, s = s0[d], s1[d], s2[d], s3[d]
+                w0, w1, w2, w3 = w0 + p * a, w1 + p * b, w2 + p * c, w3 + p * e
+                x0, x1, x2, x3 = x0 + q * a, x1 + q * b, x2 + q * c, x3 + q * e
+                y0, y1, y2, y3 = y0 + r * a, y1 + r * b, y2 + r * c, y3 + r * e
+                z0, z1, z2, z3 = z0 + s * a, z1 + s * b, z2 + s * c, z3 + s * e
+            o0[j], o0[j + 1], o0[j + 2], o0[j + 3] = w0, w1, w2, w3
+            o1[j], o1[j + 1], o1[j + 2], o1[j + 3] = x0, x1, x2, x3
+            o2[j], o2[j + 1], o2[j + 2], o2[j + 3] = y0, y1, y2, y3
+            o3[j], o3[j + 1], o3[j + 2], o3[j + 3] = z0, z1, z2, z3
 
 
 @compiled
@@ -124,37 +127,30 @@ def fill_cost(student, teacher, places_n, places_m, measures_n, measures_m, kind
 
 
 @compiled
-def weigh(plan, by_column, vectors, places, measures, kind, count, others, out):
-    """out[i] = sum_j P_ij y_j over the other side's vectors, normalised if the cost is cosine.
+def weigh(plan, vectors, places, others, out):
+    """out[i] = sum_j P_ij y_j over the other side's vectors, in blocks of 4 x 4.
 
-    P is plan, or its transpose if `by_column`; it is 0 outside count x others.
+    P, the plan with each column times its vector's factor, is 0 beyond its real tokens.
     """
-    zero, one = vectors.dtype.type(0), vectors.dtype.type(1)
-    dimension = vectors.shape[1]
-    for i in range(0, count, 2):
-        x, y = out[i], out[i + 1]
+    zero, dimension = vectors.dtype.type(0), vectors.shape[1]
+    for i in range(0, plan.shape[0], 4):
+        w, x, y, z = out[i], out[i + 1], out[i + 2], out[i + 3]
         for d in range(dimension):
-            x[d] = zero
-            y[d] = zero
+            w[d], x[d], y[d], z[d] = zero, zero, zero, zero
+        p, q, r, s = plan[i], plan[i + 1], plan[i + 2], plan[i + 3]
         for j in range(0, others, 4):
             v0, v1 = vectors[places[j]], vectors[places[j + 1]]
             v2, v3 = vectors[places[j + 2]], vectors[places[j + 3]]
-            if by_column:
-                p0, p1, p2, p3 = plan[j, i], plan[j + 1, i], plan[j + 2, i], plan[j + 3, i]
-                q0, q1 = plan[j, i + 1], plan[j + 1, i + 1]
-                q2, q3 = plan[j + 2, i + 1], plan[j + 3, i + 1]
-            else:
-                p0, p1, p2, p3 = plan[i, j], plan[i, j + 1], plan[i, j + 2], plan[i, j + 3]
-                q0, q1 = plan[i + 1, j], plan[i + 1, j + 1]
-                q2, q3 = plan[i + 1, j + 2], plan[i + 1, j + 3]
-            m0, m1, m2, m3 = one, one, one, one
-            if kind == COSINE:
-                m0, m1, m2, m3 = measures[j], measures[j + 1], measures[j + 2], measures[j + 3]
-            p0, p1, p2, p3 = p0 * m0, p1 * m1, p2 * m2, p3 * m3
-            q0, q1, q2, q3 = q0 * m0, q1 * m1, q2 * m2, q3 * m3
+            p0, p1, p2, p3 = p[j], p[j + 1], p[j + 2], p[j + 3]
+            q0, q1, q2, q3 = q[j], q[j + 1], q[j + 2], q[j + 3]
+            r0, r1, r2, r3 = r[j], r[j + 1], r[j + 2], r[j + 3]
+            s0, s1, s2, s3 = s[j], s[j + 1], s[j + 2], s[j + 3]
             for d in range(dimension):
-                x[d] += p0 * v0[d] + p1 * v1[d] + p2 * v2[d] + p3 * v3[d]
-                y[d] += q0 * v0[d] + q1 * v1[d] + q2 * v2[d] + q3 * v3[d]
+                a, b, c, e = v0[d], v1[d], v2[d], v3[d]
+                w[d] += p0 * a + p1 * b + p2 * c + p3 * e
+                x[d] += q0 * a + q1 * b + q2 * c + q3 * e
+                y[d] += r0 * a + r1 * b + r2 * c + r3 * e
+                z[d] += s0 * a + s1 * b + s2 * c + s3 * e
 
 
 @compiled

@@ -71,7 +71,7 @@ class TransportSettings:
 
     tolerance: float = 1e-3
     """Stop a pair when the mass misplaced over its rows and columns (L1) is at most this; 0 runs
-    all iterations."""
+    all iterations. `ipot` always runs all: their number decides how sharp its plan is."""
 
     check_every: int = 5
     """Iterations between two looks at the marginal error."""

@@ -130,7 +130,8 @@ def solve_large(problem: Problem, settings: TransportSettings) -> Solution:
     """`sinkhorn`, `unbalanced` or `ipot` of each pair, in float32, at its own lengths."""
     cost_BNM = problem.cost_BNM.float().contiguous()
     num_pairs, num_rows, num_columns = cost_BNM.shape
-    a_BN, b_BM = problem.a_BN.float(), problem.b_BM.float()
+    a_BN = problem.a_BN.float().contiguous()
+    b_BM = problem.b_BM.float().contiguous()
     least_BN, rows_BN = torch.zeros_like(a_BN), torch.zeros_like(a_BN)
     columns_BM, step_B = torch.zeros_like(b_BM), torch.ones_like(a_BN[:, 0])
     done_B = torch.zeros(num_pairs, dtype=torch.int32, device=cost_BNM.device)
@@ -145,7 +146,7 @@ def solve_large(problem: Problem, settings: TransportSettings) -> Solution:
         (a_BN > 0).sum(dim=1, dtype=torch.int32),
         (b_BM > 0).sum(dim=1, dtype=torch.int32),
         # An empty pair's may be 0, where it is relative to costs it does not have.
-        zero_safe(problem.epsilon_B.float()),
+        zero_safe(problem.epsilon_B.float().contiguous()),
         least_BN,
         rows_BN,
         columns_BM,

@@ -99,7 +99,8 @@ class _Batch:
     def __init__(self, request: Request) -> None:
         self.request = request
         settings, device = request.settings, request.a_BN.device
-        self.a_BN, self.b_BM = request.a_BN.float(), request.b_BM.float()
+        self.a_BN = request.a_BN.float().contiguous()
+        self.b_BM = request.b_BM.float().contiguous()
         self.order_BN = tokens_first(self.a_BN).int()
         self.order_BM = tokens_first(self.b_BM).int()
         self.size_B1 = (self.a_BN > 0).sum(dim=1, dtype=torch.int32)
@@ -146,7 +147,7 @@ class _Batch:
             self.order_BM,
             self.size_B1,
             self.size_B2,
-            request.epsilon_B.float(),
+            request.epsilon_B.float().contiguous(),
             self.numbers,
             self.rows_BN,
             self.columns_BM,

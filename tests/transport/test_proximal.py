@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ot.batch
 import torch
 
 from distill.transport.assignment import exact
@@ -38,6 +39,20 @@ def test_is_the_published_algorithm(make_problem):
         )
         torch.testing.assert_close(plan[pair][rows][:, columns], expected)
     assert (plan[0] == 0).all()
+
+
+def test_the_first_iteration_is_pots(make_problem):
+    """Only the first: `ot.batch`'s proximal solver, as of 0.9.7.post1, takes the plan's logarithm
+    with the wrong sign from the second on, and alternates instead of converging."""
+    ragged = make_problem(epsilon=0.3, empty=False)
+    a, b = torch.full_like(ragged.a_BN, 1 / 9), torch.full_like(ragged.b_BM, 1 / 12)
+    uniform = Problem(ragged.cost_BNM, a, b, ragged.epsilon_B)
+    expected = ot.batch.solve_batch(
+        uniform.cost_BNM, None, a, b,
+        method="proximal", inner_reg=0.3, max_iter=1, grad="detach",
+    ).plan  # fmt: skip
+    found = ipot(uniform, TransportSettings(solver="ipot", num_iterations=1)).plan_BNM
+    torch.testing.assert_close(found, expected)
 
 
 def test_tends_to_the_exact_plan(make_problem):
