@@ -18,7 +18,6 @@ exponentials of log-domain iterations take at least; 5 % of a training step.
 from __future__ import annotations
 
 import argparse
-import ctypes
 import json
 import os
 import subprocess
@@ -29,6 +28,7 @@ from functools import partial
 from pathlib import Path
 
 import torch
+from peak_memory import rise_of_peak
 from transport_peers import Batch, Contender, contenders, make_batch
 
 from distill.transport.problem import marginal_error
@@ -38,6 +38,8 @@ TOLERANCE = 1e-3
 ITERATIONS = (2, 3, 5, 8, 12, 18, 26, 40, 60, 90, 140, 200, 300, 500, 1000, 2000)
 #: A contender that has not reached it by then is left out.
 PATIENCE_SECONDS = 20
+#: GiB a graph may take.
+GRAPH_LIMIT = 3
 SHAPES = {
     "16x16": (16, 16, False),
     "32x32": (32, 32, False),
@@ -45,7 +47,6 @@ SHAPES = {
     "128x128": (128, 128, False),
     "ragged": (180, 180, True),
 }
-MEBIBYTE = 1 << 20
 #: Exponentials a multiprocessor does in a clock cycle (compute capability 8 and 9).
 EXPONENTIALS_PER_CYCLE = 16
 
@@ -77,6 +78,12 @@ def work(contender: Contender, batch: Batch, iterations: int, stops: bool, backw
     contender(batch, iterations, tolerance, False)[0].sum().backward()
 
 
+def graph_gibibytes(batch: Batch, iterations: int) -> float:
+    """What autograd keeps of the naive solver: some two matrices per half-iteration."""
+    cells = batch.student_mask.numel() * batch.teacher_mask.shape[1]
+    return 4 * iterations * 4 * cells / (1 << 30)
+
+
 def seconds(run: Callable[[], None], clock: Callable[[], float]) -> float:
     start = clock()
     run()
@@ -94,30 +101,6 @@ def best_times(runs: dict[str, Callable[[], None]], arguments: argparse.Namespac
             if turn < 2 or best[name] * arguments.rounds < 4:
                 best[name] = min(best[name], seconds(run, clock))
     return best
-
-
-def rise_of_peak(run: Callable[[], None], device: str) -> float | None:
-    """MiB the peak of memory rises by; on CPU by the kernel's high-water mark, which is reset."""
-    run()
-    if device == "cuda":
-        torch.cuda.reset_peak_memory_stats()
-        before = torch.cuda.memory_allocated()
-        run()
-        return (torch.cuda.max_memory_allocated() - before) / MEBIBYTE
-    try:
-        ctypes.CDLL(None).malloc_trim(0)
-        Path("/proc/self/clear_refs").write_text("5")
-    except (OSError, AttributeError):
-        return None
-    fields = _memory()
-    before = fields["VmRSS"]
-    run()
-    return (_memory()["VmHWM"] - before) / 1024
-
-
-def _memory() -> dict[str, int]:
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return {line.split(":")[0]: int(line.split()[1]) for line in lines if line.startswith("Vm")}
 
 
 def measure_memory(num_pairs: int, shape: str, device: str, threads: int) -> dict[str, float]:
@@ -168,10 +151,16 @@ def compare(num_pairs: int, shape: str, arguments: argparse.Namespace) -> list[d
             needed[name] = (contender, batch, iterations, stops)
     rows = []
     for backward, metric in ((False, "forward"), (True, "forward+backward")):
-        runs = {name: partial(work, *given, backward) for name, given in needed.items()}
+        runs = {
+            name: partial(work, *given, backward)
+            for name, given in needed.items()
+            if not (backward and name == "naive" and graph_gibibytes(batch, given[2]) > GRAPH_LIMIT)
+        }
         times = best_times(runs, arguments)
         fastest = min((name for name in times if name in mine), key=times.__getitem__)
         rivals = sorted((name for name in times if name not in mine), key=times.__getitem__)
+        if "naive" in needed and "naive" not in runs:
+            print(f"{case}: naive is left out: its graph takes more than {GRAPH_LIMIT} GiB")
         for name in [*rivals, *(name for name in mine if name in times and name != fastest)]:
             target = None
             if device == "cpu" and name == rivals[0]:

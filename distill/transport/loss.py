@@ -60,7 +60,7 @@ def transport_loss(
     """<C, P> of each pair, P the transport plan between its tokens, held fixed.
 
     C_ij is the cost between student token i and teacher token j, P solves the settings'
-    transport problem between the marginals (OPTICAL, Huang et al., WSDM 2023, section 3). The
+    transport problem between the marginals (OPTICAL, Huang et al., WSDM 2023). The
     gradient of each pair's loss with respect to C is P (envelope theorem) and flows on to both
     sides' vectors. Half-precision input is solved in float32. An empty side gives loss 0, no
     gradient, and is counted. Not collective.
@@ -86,6 +86,8 @@ def transport_loss(
         teacher_BMD = centred(teacher_BMD, teacher_mask_BM)
     doubled = student_BND.dtype == teacher_BMD.dtype == torch.float64
     dtype = torch.float64 if doubled else torch.float32
+    if not doubled and torch.float64 in (student_BND.dtype, teacher_BMD.dtype):
+        student_BND, teacher_BMD = student_BND.float(), teacher_BMD.float()
     a_BN = _marginal(student_mask_BN, student_weight_BN, dtype)
     b_BM = _marginal(teacher_mask_BM, teacher_weight_BM, dtype)
     request = Request(

@@ -215,6 +215,16 @@ def test_half_precision_is_solved_in_single_even_under_autocast(dtype):
     assert (output.loss_B - exact.loss_B).abs().max() < 1e-5
 
 
+@pytest.mark.parametrize("backend", ["reference", "auto"])
+def test_sides_of_unequal_precision_meet_in_single(backend):
+    student, student_mask, teacher, teacher_mask = batch()
+    settings = TransportSettings(backend=backend)
+    for dtype in (torch.float32, torch.bfloat16):
+        output = transport_loss(student.to(dtype), student_mask, teacher, teacher_mask, settings)
+        assert output.loss.dtype == torch.float32
+        assert output.loss.isfinite()
+
+
 def test_every_diagnostic_is_a_finite_number_without_gradient():
     student, student_mask, teacher, teacher_mask = batch(dtype=torch.float32)
     output = transport_loss(
