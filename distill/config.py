@@ -14,6 +14,7 @@ from pydantic import ConfigDict
 
 from distill.encoders.settings import TextSettings
 from distill.errors import InputError
+from distill.evaluation.settings import EvaluationSettings
 from distill.languages import SEVEN_PAIRS, parse_pair
 from distill.objectives.settings import ObjectiveSettings
 from distill.stream.mixing import Mixing
@@ -101,64 +102,6 @@ class StudentSettings:
         _not_negative("student.freeze_layers", self.freeze_layers)
         if not 0 <= self.dropout < 1:
             raise InputError(f"student.dropout: {self.dropout}", "0 <= dropout < 1", "lower it")
-
-
-@dataclass(frozen=True, kw_only=True)
-class EvaluationSettings:
-    """Test collections and when they are run."""
-
-    collections: tuple[Path, ...] = ()
-    """Directories of collections; each is evaluated for every pair it has queries for."""
-    every_steps: int = 0
-    """Steps between evaluations inside training; 0 for before and after only."""
-    during: tuple[str, ...] = ()
-    """Names of the collections evaluated inside training; all where empty."""
-    best_collection: str | None = None
-    """Name of the collection whose best step is kept in ``<run>/best``; none keeps none."""
-    best_group: Literal["all", "low_resource", "higher_resource"] = "all"
-    """Pairs whose mean AP decides which step is best."""
-    patience: int = 0
-    """Evaluations inside training in a row without a new best after which it stops; 0 for never."""
-    batch_size: int = 64
-    """Texts encoded at a time on each rank."""
-    cache: Path | None = None
-    """Directory where the teacher's document embeddings are kept; none for no cache."""
-
-    def __post_init__(self) -> None:
-        _not_negative("evaluation.every_steps", self.every_steps)
-        _positive("evaluation.batch_size", self.batch_size)
-        names = [path.name for path in self.collections]
-        for name in self.during:
-            if name not in names:
-                raise InputError(
-                    f"evaluation.during: {name!r}", f"one of {', '.join(names)}", "correct the name"
-                )
-        inside = self.during or tuple(names)
-        if self.best_collection is not None and self.best_collection not in inside:
-            raise InputError(
-                f"evaluation.best_collection: {self.best_collection!r}",
-                f"one evaluated inside training: {', '.join(inside) or 'none is'}",
-                "name it in evaluation.collections and evaluation.during",
-            )
-        if self.best_collection is not None and not self.every_steps:
-            raise InputError(
-                "evaluation.best_collection without evaluation.every_steps",
-                "evaluations inside training to choose from",
-                "set evaluation.every_steps",
-            )
-        _not_negative("evaluation.patience", self.patience)
-        if self.patience and self.best_collection is None:
-            raise InputError(
-                f"evaluation.patience: {self.patience} without best_collection",
-                "a collection to be patient with",
-                "set evaluation.best_collection",
-            )
-        if len(set(names)) < len(names):
-            raise InputError(
-                f"evaluation.collections: {', '.join(names)}",
-                "directories with different names",
-                "rename one: results are filed by name",
-            )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,7 +13,8 @@ from distill import collectives
 from distill.config import Recipe
 from distill.encoders.text import TextEncoder
 from distill.evaluation.collections import Collection, load_collection, select_pairs
-from distill.evaluation.evaluate import evaluate_systems
+from distill.evaluation.evaluate import evaluate_systems, training_untouched
+from distill.evaluation.report_page import load_steps, write_page
 from distill.evaluation.selection import BestStep
 from distill.evaluation.systems import DocumentIndex, System, index_documents
 from distill.evaluation.table import format_table
@@ -70,9 +71,18 @@ class RunEvaluation:
 
         self._by_teacher = by_teacher
         self._systems = [
-            System("teacher_zero_shot", by_teacher, teacher_text, frozen=True),
+            System(
+                "teacher_zero_shot", by_teacher, teacher_text, frozen=True, cache_key=teacher_hash
+            ),
             System("student", by_student, student_text),
-            System("teacher_english", by_teacher, teacher_text, english=True, frozen=True),
+            System(
+                "teacher_english",
+                by_teacher,
+                teacher_text,
+                english=True,
+                frozen=True,
+                cache_key=teacher_hash,
+            ),
         ]
 
     def full(self, step: int) -> None:
@@ -95,14 +105,23 @@ class RunEvaluation:
                 self._on_best()
         return self.best.should_stop
 
+    def write_report(self) -> Path:
+        """Write the HTML page of all evaluations of this run; on rank 0."""
+        directory = Path(self._recipe.run_directory)
+        path = directory / "report.html"
+        write_page(path, load_steps(directory / "evaluation"), directory / "evaluation")
+        return path
+
     def table(self) -> str:
         """The last results of every collection as text; on rank 0."""
         return "\n\n".join(format_table(results) for results in self._results.values())
 
     def _evaluate(self, collection: Collection, step: int) -> None:
+        with training_untouched(self._engines.student):
+            self._search(collection, step)
+
+    def _search(self, collection: Collection, step: int) -> None:
         settings, device = self._recipe.evaluation, self._accelerator.device
-        training = self._engines.student.training
-        self._engines.student.eval()
         if collection.name not in self._indexes:
             progress = Progress(
                 len(collection.documents),
@@ -127,14 +146,15 @@ class RunEvaluation:
             self._systems,
             Path(self._recipe.run_directory) / "evaluation",
             step=step,
+            depth=settings.depth,
             world_size=collectives.world_size(),
             zero_stage=self._engines.zero_stage or 0,
             batch_size=settings.batch_size,
             device=device,
             should_stop=lambda: self._stop.raised,
+            cache_directory=settings.cache,
         )
         self._results[collection.name] = results
-        self._engines.student.train(training)
         self._log(collection.name, results, step)
 
     def _log(self, name: str, results: list[dict[str, Any]], step: int) -> None:

@@ -125,7 +125,7 @@ def run(recipe: Recipe) -> bool:
         ),
     )
     try:
-        if state.step == 0:
+        if state.step == 0 and recipe.evaluation.before_training:
             evaluation.full(0)
         if not evaluation.best.should_stop and not train(training):
             return False
@@ -137,7 +137,9 @@ def run(recipe: Recipe) -> bool:
     finally:
         curves.close()
     if main:
-        print(evaluation.table())
+        if recipe.evaluation.collections:
+            print(evaluation.table())
+            print(f"report: {evaluation.write_report()}")
         best = evaluation.best
         if best.best_step >= 0:
             print(f"best: step {best.best_step}, AP {best.best_value:.4f}: {directory / 'best'}")

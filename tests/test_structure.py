@@ -34,6 +34,7 @@ ALLOWED = {
     "distill.config": LEAVES
     | {
         "distill.encoders.settings",
+        "distill.evaluation.settings",
         "distill.objectives.settings",
         "distill.stream.mixing",
     },

@@ -66,3 +66,16 @@ def from_rows(rows: list[Tensor], dimension: int = 0) -> PackedEmbeddings:
         return PackedEmbeddings(torch.zeros(0, dimension), empty, empty)
     lengths = torch.tensor([len(row) for row in rows], dtype=torch.int64)
     return sort_by_length(PackedEmbeddings(torch.cat(rows), lengths, torch.arange(len(rows))))
+
+
+def joined(segments: list[PackedEmbeddings]) -> PackedEmbeddings:
+    """Segments that refer to one list of texts as one, in an order that only the texts decide."""
+    if not segments:
+        return from_rows([])
+    lengths = torch.cat([segment.lengths for segment in segments])
+    texts = torch.cat([segment.texts for segment in segments])
+    parts = [row for segment in segments for row in segment.vectors.split(segment.lengths.tolist())]
+    order = torch.argsort(texts)
+    order = order[torch.argsort(lengths[order], stable=True)]
+    vectors = torch.cat([parts[row] for row in order.tolist()])
+    return PackedEmbeddings(vectors, lengths[order], texts[order])

@@ -13,7 +13,9 @@ import torch
 from torch import nn
 
 from distill import collectives
-from distill.evaluation.encoding import encode_texts
+from distill.evaluation.cached_encoding import encode_cached, on_main
+from distill.evaluation.embedding_cache import EmbeddingCache
+from distill.evaluation.embeddings import joined
 from distill.evaluation.measures import MEASURES, evaluate_run, macro_means, mean_over_queries
 from distill.evaluation.results import (
     Result,
@@ -29,7 +31,6 @@ from distill.evaluation.systems import (
     FinishedRuns,
     FinishedSystem,
     System,
-    on_main,
 )
 
 #: Depth, measures, whether candidates were reranked: what a frozen system's results depend on.
@@ -51,6 +52,7 @@ def evaluate_systems(
     memory_mib: int = 512,
     candidates: Mapping[str, Run] | None = None,
     should_stop: Callable[[], bool] | None = None,
+    cache_directory: str | Path | None = None,
 ) -> list[Result]:
     """Search with every system, and write the results. Collective.
 
@@ -70,6 +72,8 @@ def evaluate_systems(
         memory_mib: bound on the buffers of search.
         candidates: pair → first-stage run; given, encoders score its documents only (reranking).
         should_stop: a stop flag, polled between rounds of encoding.
+        cache_directory: where query embeddings of systems with a `cache_key` are kept between
+            commands; on rank 0's machine.
 
     Returns:
         On every rank the list that results.json holds.
@@ -83,7 +87,10 @@ def evaluate_systems(
     collection = index.collection
     variant = (depth, tuple(measures), candidates is not None)
     prepared = [
-        (system, _encode(index, system, variant, batch_size, device, should_stop))
+        (
+            system,
+            _encode(index, system, variant, batch_size, device, should_stop, cache_directory),
+        )
         for system in systems
         if not (isinstance(system, System) and system.english)
         or set(collection.english_queries) == set(collection.queries)
@@ -154,6 +161,7 @@ def _encode(
     batch_size: int,
     device: torch.device | str,
     should_stop: Callable[[], bool] | None,
+    cache_directory: str | Path | None,
 ) -> EncodedQueries | None:
     """The system's encoded queries; None where its runs are known already. Collective."""
     if isinstance(system, FinishedRuns):
@@ -164,9 +172,20 @@ def _encode(
         return None
     texts = query_texts(index.collection, system)
     distinct = list(dict.fromkeys(text for of_pair in texts.values() for text in of_pair.values()))
-    embeddings = encode_texts(
-        system.encode_query, system.text.queries, distinct, batch_size, device, should_stop
+    cache = None
+    if cache_directory is not None and system.cache_key is not None:
+        key = f"{system.cache_key} {system.text.settings} {torch.float32} query"
+        cache = EmbeddingCache(cache_directory, key)
+    segments = encode_cached(
+        cache,
+        system.encode_query,
+        system.text.queries,
+        distinct,
+        batch_size,
+        device,
+        should_stop=should_stop,
     )
+    embeddings = joined(segments) if collectives.rank() == 0 else None
     return EncodedQueries(texts, distinct, embeddings)
 
 

@@ -2,32 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from distill import collectives
 from distill.errors import InputError
+from distill.evaluation.cached_encoding import encode_cached
 from distill.evaluation.collections import Collection, Texts
 from distill.evaluation.embedding_cache import EmbeddingCache
 from distill.evaluation.embeddings import PackedEmbeddings
-from distill.evaluation.encoding import Encode, encode_texts
+from distill.evaluation.encoding import Encode
 from distill.evaluation.passages import PassageSettings, split_passages
 from distill.evaluation.runs import Run, tie_order
 
 if TYPE_CHECKING:
     from distill.encoders.text import TextEncoder
-
-
-#: Texts that are encoded, gathered and stored at a time: with a cache, rank 0 holds the vectors
-#: of one segment in memory (65,536 passages of 80 tokens: 2.7 GB), and an interrupted encoding
-#: goes on where it was.
-_SEGMENT_TEXTS = 1 << 16
 
 
 @dataclass(frozen=True)
@@ -41,6 +35,8 @@ class System:
         english: search with the English originals of the queries (the upper bound).
         queries: other texts to search with, pair → query id → text, such as translations; for
             every judged query.
+        cache_key: identity of a frozen encoder, under which its queries' embeddings are found
+            again in later commands where `evaluate_systems` has a cache; None for no cache.
         frozen: the encoder does not change between evaluations, so that its results are
             computed once per index and reported again at later steps, with links to its files.
     """
@@ -50,6 +46,7 @@ class System:
     text: TextEncoder
     english: bool = False
     frozen: bool = False
+    cache_key: str | None = None
     queries: dict[str, Texts] | None = None
 
 
@@ -166,15 +163,9 @@ def index_documents(
     cache = None
     if cache_directory is not None:
         cache = EmbeddingCache(cache_directory, f"{model_key} {text.settings} {dtype} document")
-    segments, missing = _look_up(cache, texts)
-    for start in range(0, len(missing), _SEGMENT_TEXTS):
-        positions = missing[start : start + _SEGMENT_TEXTS]
-        of_segment = [texts[i] for i in positions]
-        encoded = encode_texts(
-            encode, text.documents, of_segment, batch_size, device, should_stop, progress
-        )
-        store = partial(_store, cache, of_segment, positions, encoded, dtype)
-        segments += on_main(store) or []
+    segments = encode_cached(
+        cache, encode, text.documents, texts, batch_size, device, dtype, should_stop, progress
+    )
     return DocumentIndex(
         collection,
         document_ids,
@@ -188,49 +179,3 @@ def unencoded_index(collection: Collection) -> DocumentIndex:
     """An index for systems of which only runs are known: no document is encoded."""
     nothing = torch.zeros(0, dtype=torch.int64)
     return DocumentIndex(collection, list(collection.documents), [], nothing, nothing)
-
-
-def _look_up(
-    cache: EmbeddingCache | None, texts: Sequence[str]
-) -> tuple[list[PackedEmbeddings], list[int]]:
-    """What rank 0's cache has, and the positions it lacks, the same on every rank."""
-    segments: list[PackedEmbeddings] = []
-    missing = list(range(len(texts)))
-    if cache is not None:
-        if collectives.rank() == 0:
-            segments, missing = cache.find(texts)
-        missing = collectives.broadcast_object(missing)
-    return segments, missing
-
-
-def _store(
-    cache: EmbeddingCache | None,
-    texts: list[str],
-    positions: list[int],
-    encoded: PackedEmbeddings | None,
-    dtype: torch.dtype,
-) -> list[PackedEmbeddings]:
-    assert encoded is not None
-    encoded = PackedEmbeddings(encoded.vectors.to(dtype), encoded.lengths, encoded.texts)
-    if cache is not None:
-        encoded = cache.add(texts, encoded)
-    placed = torch.tensor(positions, dtype=torch.int64)[encoded.texts]
-    return [PackedEmbeddings(encoded.vectors, encoded.lengths, placed)]
-
-
-def on_main(work: Callable[[], Any]) -> Any:
-    """Do `work` on rank 0; what it raises as input or system error is raised on every rank.
-
-    Returns:
-        On rank 0 the result, elsewhere None. Collective.
-    """
-    result, failure = None, None
-    if collectives.rank() == 0:
-        try:
-            result = work()
-        except (InputError, OSError) as error:
-            failure = error
-    failure = collectives.broadcast_object(failure)
-    if failure is not None:
-        raise failure
-    return result

@@ -13,7 +13,7 @@ from transformers import BertConfig, BertModel
 from distill.encoders.late_interaction import LateInteractionEncoder
 from distill.encoders.maxsim import maxsim_scores
 from distill.errors import InputError
-from distill.evaluation import systems as systems_module
+from distill.evaluation import cached_encoding
 from distill.evaluation.collections import load_collection
 from distill.evaluation.evaluate import evaluate_systems, training_untouched
 from distill.evaluation.runs import rank, read_run
@@ -195,7 +195,7 @@ def test_documents_come_from_the_cache_and_only_new_ones_are_encoded(
 def test_encoding_goes_on_after_an_interruption_with_the_segments_it_has(
     collection_directory, encode, text_encoder, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(systems_module, "_SEGMENT_TEXTS", 2)
+    monkeypatch.setattr(cached_encoding, "_SEGMENT_TEXTS", 2)
     collection = load_collection(collection_directory)
     encoded = []
 

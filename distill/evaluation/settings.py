@@ -1,0 +1,74 @@
+"""When a training run is evaluated, on what, and which step is kept (no torch)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from distill.errors import InputError
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluationSettings:
+    """Test collections and when they are run."""
+
+    collections: tuple[Path, ...] = ()
+    """Directories of collections; each is evaluated for every pair it has queries for."""
+    before_training: bool = True
+    """Evaluate all collections at step 0 too, where the student is what it starts from."""
+    every_steps: int = 0
+    """Steps between evaluations inside training; 0 for before and after only."""
+    during: tuple[str, ...] = ()
+    """Names of the collections evaluated inside training; all where empty."""
+    best_collection: str | None = None
+    """Name of the collection whose best step is kept in ``<run>/best``; none keeps none."""
+    best_group: Literal["all", "low_resource", "higher_resource"] = "all"
+    """Pairs whose mean AP decides which step is best."""
+    patience: int = 0
+    """Evaluations inside training in a row without a new best after which it stops; 0 for never."""
+    depth: int = 1000
+    """Documents kept per query, in run files and in measures; trec_eval's usual 1000."""
+    batch_size: int = 64
+    """Texts encoded at a time on each rank."""
+    cache: Path | None = None
+    """Directory where the teacher's embeddings of documents and queries are kept between runs;
+    none for no cache."""
+
+    def __post_init__(self) -> None:
+        for name, least in (("every_steps", 0), ("patience", 0), ("batch_size", 1), ("depth", 1)):
+            if getattr(self, name) < least:
+                raise InputError(
+                    f"evaluation.{name}: {getattr(self, name)}", f"{least} or more", "raise it"
+                )
+        names = [path.name for path in self.collections]
+        for name in self.during:
+            if name not in names:
+                raise InputError(
+                    f"evaluation.during: {name!r}", f"one of {', '.join(names)}", "correct the name"
+                )
+        inside = self.during or tuple(names)
+        if self.best_collection is not None and self.best_collection not in inside:
+            raise InputError(
+                f"evaluation.best_collection: {self.best_collection!r}",
+                f"one evaluated inside training: {', '.join(inside) or 'none is'}",
+                "name it in evaluation.collections and evaluation.during",
+            )
+        if self.best_collection is not None and not self.every_steps:
+            raise InputError(
+                "evaluation.best_collection without evaluation.every_steps",
+                "evaluations inside training to choose from",
+                "set evaluation.every_steps",
+            )
+        if self.patience and self.best_collection is None:
+            raise InputError(
+                f"evaluation.patience: {self.patience} without best_collection",
+                "a collection to be patient with",
+                "set evaluation.best_collection",
+            )
+        if len(set(names)) < len(names):
+            raise InputError(
+                f"evaluation.collections: {', '.join(names)}",
+                "directories with different names",
+                "rename one: results are filed by name",
+            )

@@ -1,0 +1,215 @@
+"""Inputs of the studies: equal bitext per language, short queries cut from it, an English teacher.
+
+    python launch/studies/prepare.py --bitext DIR --collections DIR --backbone DIR
+        [--num-pairs 9000] [--output downloads/study]
+
+`--bitext` holds ``en-XX.tsv[.gz]`` files (English, the other language, origin), `--collections`
+directories that ``python -m distill.evaluation`` reads. Sentences are held out by a hash of the
+English side, so that a sentence tested in one language is trained on in none. Made from them:
+
+    OUTPUT/bitext/XX-en.tsv             the same number of training pairs for each language
+    OUTPUT/collections/short, short_dev four-word queries cut from held-out sentences
+    OUTPUT/collections/<name>           the collections given
+    OUTPUT/teacher.jsonl                English spans and the sentences they were cut from
+    data_shards/study, models/study-teacher
+"""
+
+from __future__ import annotations
+
+import argparse
+import gzip
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT))
+
+from distill.errors import InputError, one_line_errors  # noqa: E402
+from distill.languages import SEVEN_PAIRS  # noqa: E402
+
+#: Sentences in a thousand that are held out, by split.
+PER_MILLE = {"short": 30, "short_dev": 15}
+#: Queries of each language.
+NUM_QUERIES = {"short": 200, "short_dev": 100}
+#: Words a side: longer sentences cost time, and short queries need none.
+MAX_WORDS = {"target": 24, "source": 28}
+QUERY_WORDS = 4
+NUM_DOCUMENTS = 2000
+NUM_TEACHER_EXAMPLES = 12000
+COLLECTIONS = ("flores_dev", "emoji", "udhr", "xquad_de")
+
+
+@dataclass(frozen=True)
+class Sentence:
+    """A sentence pair and where it comes from."""
+
+    source: str
+    target: str
+    origin: str
+
+
+def fingerprint(*texts: str) -> int:
+    """A number that depends on the texts alone: the same choice in every language and run."""
+    digest = hashlib.blake2b("\t".join(texts).casefold().encode(), digest_size=8)
+    return int.from_bytes(digest.digest(), "big")
+
+
+def split_of(target: str) -> str:
+    """``short``, ``short_dev`` or ``train``."""
+    place = fingerprint("split", target) % 1000
+    for name, width in PER_MILLE.items():
+        if place < width:
+            return name
+        place -= width
+    return "train"
+
+
+def read_bitext(directory: Path, language: str) -> Iterator[Sentence]:
+    """Pairs of usable length, each English sentence once."""
+    found = [directory / f"en-{language}.tsv{suffix}" for suffix in ("", ".gz")]
+    path = next((path for path in found if path.is_file()), None)
+    if path is None:
+        raise InputError(
+            f"{directory}: no en-{language}.tsv or en-{language}.tsv.gz",
+            "English, translation and origin, tab-separated",
+            "check --bitext",
+        )
+    opened = gzip.open if path.suffix == ".gz" else open
+    seen: set[str] = set()
+    with opened(path, "rt", encoding="utf-8") as file:
+        for line in file:
+            fields = line.rstrip("\n").split("\t")
+            if len(fields) < 2 or fields[0] in seen:
+                continue
+            seen.add(fields[0])
+            words = {"target": len(fields[0].split()), "source": len(fields[1].split())}
+            if all(2 <= words[side] <= limit for side, limit in MAX_WORDS.items()):
+                yield Sentence(fields[1], fields[0], fields[2] if len(fields) > 2 else "")
+
+
+def span(text: str, num_words: int, place: float) -> str:
+    """`num_words` neighbouring words, `place` in [0, 1) of the way through the text."""
+    words = text.split()
+    start = int(place * (len(words) - num_words + 1))
+    return " ".join(words[start : start + num_words])
+
+
+def write_lines(path: Path, lines: Sequence[str]) -> None:
+    """Write a text file, making its folder."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+
+
+def write_short_queries(directory: Path, held_out: dict[str, list[Sentence]], count: int) -> None:
+    """A collection of `QUERY_WORDS`-word queries; its documents are the English sentences."""
+    documents: dict[str, str] = {}
+    for sentences in held_out.values():
+        for sentence in sorted(sentences, key=lambda s: fingerprint("query", s.target)):
+            documents.setdefault(sentence.target, f"d{len(documents)}")
+    english = []
+    needed: set[str] = set()
+    for language, sentences in held_out.items():
+        long_enough = [
+            sentence
+            for sentence in sorted(sentences, key=lambda s: fingerprint("query", s.target))
+            if min(len(sentence.source.split()), len(sentence.target.split())) > QUERY_WORDS
+        ][:count]
+        queries, qrels = [], []
+        for number, sentence in enumerate(long_enough):
+            name = f"{language}{number}"
+            place = fingerprint("place", sentence.target) / 2**64
+            text = span(sentence.source, QUERY_WORDS, place)
+            queries.append(json.dumps({"id": name, "text": text}, ensure_ascii=False))
+            text = span(sentence.target, QUERY_WORDS, place)
+            english.append(json.dumps({"id": name, "text": text}, ensure_ascii=False))
+            qrels.append(f"{name} 0 {documents[sentence.target]} 1")
+            needed.add(sentence.target)
+        write_lines(directory / f"queries-{language}.jsonl", queries)
+        write_lines(directory / f"qrels-{language}.tsv", qrels)
+    write_lines(directory / "queries-en.jsonl", english)
+    others = [text for text in documents if text not in needed]
+    kept = sorted(needed) + others[: max(0, NUM_DOCUMENTS - len(needed))]
+    lines = [json.dumps({"id": documents[t], "text": t}, ensure_ascii=False) for t in kept]
+    write_lines(directory / "docs.jsonl", lines)
+
+
+def write_inputs(arguments: argparse.Namespace) -> None:
+    """Everything under `arguments.output`."""
+    output = arguments.output
+    held_out: dict[str, dict[str, list[Sentence]]] = {name: {} for name in PER_MILLE}
+    english: dict[str, None] = {}
+    for pair in SEVEN_PAIRS:
+        language = pair.split("-")[0]
+        of_split: dict[str, list[Sentence]] = {name: [] for name in ("train", *PER_MILLE)}
+        for sentence in read_bitext(arguments.bitext, language):
+            of_split[split_of(sentence.target)].append(sentence)
+        for name, found in held_out.items():
+            found[language] = of_split[name]
+        training = sorted(of_split["train"], key=lambda s: fingerprint("train", s.target))
+        if len(training) < arguments.num_pairs:
+            raise InputError(
+                f"{language}: {len(training)} training pairs",
+                f"--num-pairs {arguments.num_pairs}",
+                "lower it: every language gets the same number",
+            )
+        training = training[: arguments.num_pairs]
+        english.update((sentence.target, None) for sentence in training)
+        lines = [f"{s.source}\t{s.target}\t{s.origin}" for s in training]
+        write_lines(output / "bitext" / f"{pair}.tsv", lines)
+        print(f"{pair}: {len(training)} training pairs", flush=True)
+    for name, found in held_out.items():
+        write_short_queries(output / "collections" / name, found, NUM_QUERIES[name])
+    for name in COLLECTIONS:
+        target = output / "collections" / name
+        if not target.exists():
+            shutil.copytree(arguments.collections / name, target)
+    examples = []
+    for text in sorted(english, key=lambda text: fingerprint("teacher", text)):
+        size = 2 + fingerprint("size", text) % 5
+        if len(text.split()) > size:
+            query = span(text, size, fingerprint("span", text) / 2**64)
+            examples.append(json.dumps({"query": query, "passage": text}, ensure_ascii=False))
+    write_lines(output / "teacher.jsonl", examples[:NUM_TEACHER_EXAMPLES])
+
+
+def main() -> None:
+    """Command line; see the module's text."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--bitext", type=Path, required=True)
+    parser.add_argument("--collections", type=Path, required=True)
+    parser.add_argument("--backbone", type=Path, default=Path("models/multilingual-e5-small"))
+    parser.add_argument("--output", type=Path, default=Path("downloads/study"))
+    parser.add_argument("--num-pairs", type=int, default=9000, help="of each language")
+    arguments = parser.parse_args()
+    for name in ("bitext", "collections", "backbone", "output"):
+        setattr(arguments, name, getattr(arguments, name).resolve())
+    with one_line_errors():
+        write_inputs(arguments)
+    output = arguments.output
+    python = sys.executable
+    commands = [
+        [
+            *(python, "-m", "data_shards", "build", "data_shards/study", "--overwrite"),
+            *("--dev-fraction", "0.01", "--num-shards", "4"),
+            *(p for pair in SEVEN_PAIRS for p in ("--pair", f"{pair}={output}/bitext/{pair}.tsv")),
+        ],
+        [
+            *(python, "distill/train_teacher.py", "launch/recipes/study_teacher.yaml"),
+            *(f"model={arguments.backbone}", f"data={output / 'teacher.jsonl'}"),
+        ],
+    ]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    for command in commands:
+        print("$", " ".join(command[1:]), flush=True)
+        subprocess.run(command, cwd=ROOT, env=environment, check=True)
+
+
+if __name__ == "__main__":
+    main()
