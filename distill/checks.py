@@ -67,7 +67,15 @@ def _check_run_directory(recipe: Recipe) -> None:
 
 
 #: What may change between two parts of one training run.
-_FREE = {"runs", "evaluation", "checkpoint", "launch", "log_every_steps", "teacher_cache"}
+_FREE = {
+    "runs",
+    "evaluation",
+    "checkpoint",
+    "launch",
+    "log_every_steps",
+    "picture_every_steps",
+    "teacher_cache",
+}
 
 
 def _check_resumable(recipe: Recipe) -> None:

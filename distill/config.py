@@ -167,6 +167,8 @@ class Recipe:
     """Optimizer steps of the whole run."""
     log_every_steps: int = 10
     """Steps between lines in TensorBoard and, off a terminal, on the screen."""
+    picture_every_steps: int = 100
+    """Steps between pictures of a pair's transport plan in TensorBoard; 0 for none."""
     data: DataSettings
     """Shards, mixing and batches."""
     student: StudentSettings = field(default_factory=StudentSettings)
@@ -185,6 +187,7 @@ class Recipe:
     def __post_init__(self) -> None:
         _positive("max_steps", self.max_steps)
         _positive("log_every_steps", self.log_every_steps)
+        _not_negative("picture_every_steps", self.picture_every_steps)
         if not self.name or "/" in self.name or self.name.startswith("."):
             raise InputError(f"name: {self.name!r}", "a plain directory name", "choose another")
         if not self.pairs:

@@ -28,6 +28,7 @@ from distill.monitoring import Curves, Progress, RunningMeans, Throughput
 from distill.objectives.combination import CombinedObjective, CombinedOutput
 from distill.objectives.encodings import Encodings
 from distill.optimization import learning_rate_at, set_learning_rate
+from distill.plan_pictures import PlanPictures
 from distill.stream.batch import Batch
 from distill.stream.bitext import BitextStream
 from distill.teacher_cache import TeacherCache
@@ -75,6 +76,7 @@ class Training:
             stop early, the same on every rank. Collective.
         save: called with the state, at the recipe's intervals. Collective.
         caches: looked up instead of running the teacher, where the recipe wants it.
+        pictures: draws a transport plan now and then.
     """
 
     recipe: Recipe
@@ -89,6 +91,7 @@ class Training:
     save: Callable[[TrainState], None]
     stop: StopFlag
     caches: TeacherCaches | None = None
+    pictures: PlanPictures | None = None
 
 
 def train(training: Training) -> bool:
@@ -172,6 +175,8 @@ def _optimizer_step(
         with accelerator.accumulate(engines.student):
             encodings = encode_batch(training, batch)
             output = training.objective(encodings, training.state.step)
+            if training.pictures is not None and done == 0:
+                training.pictures.show(training.state.step, training.objective, batch, encodings)
             # Ranks must agree before backward, or one waits for gradients that never come.
             if collectives.any_rank(
                 not bool(torch.isfinite(output.loss.detach())), accelerator.device

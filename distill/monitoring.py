@@ -89,11 +89,16 @@ class Progress:
 
 
 class Curves:
-    """TensorBoard scalars of a training run, written by rank 0."""
+    """TensorBoard scalars and pictures of a training run, written by rank 0."""
 
     def __init__(self, directory: Path, enabled: bool, purge_step: int | None = None) -> None:
         # After a resume, points of the steps that are trained again are hidden.
         self._writer = SummaryWriter(str(directory), purge_step=purge_step) if enabled else None
+
+    @property
+    def enabled(self) -> bool:
+        """Whether anything is written: on rank 0."""
+        return self._writer is not None
 
     def scalars(self, values: Mapping[str, float], step: int) -> None:
         """Write one point on each curve."""

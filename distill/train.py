@@ -31,6 +31,7 @@ from distill.evaluation.encoding import EvaluationStoppedError
 from distill.loop import StopFlag, Training, train
 from distill.monitoring import Curves
 from distill.objectives.combination import CombinedObjective
+from distill.plan_pictures import PlanPictures
 from distill.process import prepare_process
 from distill.run_evaluation import RunEvaluation
 from distill.stream.bitext import BitextStream
@@ -123,6 +124,7 @@ def run(recipe: Recipe) -> bool:
         caches=build_caches(
             recipe, accelerator, engines, stream, teacher_text, teacher_hash, objective
         ),
+        pictures=PlanPictures(curves, recipe.picture_every_steps, student_text, teacher_text),
     )
     try:
         if state.step == 0 and recipe.evaluation.before_training:

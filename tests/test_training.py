@@ -62,6 +62,7 @@ def launch(world, name: str, launcher: list[str], *overrides: str, cwd: Path = R
         f"name={name}",
         f"max_steps={STEPS}",
         "log_every_steps=1",
+        "picture_every_steps=3",
         *overrides,
     ]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
@@ -111,6 +112,16 @@ def test_run_directory_holds_what_later_work_relies_on(zero2, tiny_world):
     assert (zero2.directory / "config.yaml").is_file()
     assert AutoModel.from_pretrained(zero2.directory / "student") is not None
     assert encoder_hash(zero2.directory / "student") != encoder_hash(tiny_world.teacher)
+
+
+def test_run_ends_with_a_report_and_shows_its_plans(zero2):
+    assert "colours" in (zero2.directory / "report.html").read_text()
+    events = EventAccumulator(str(zero2.directory / "tensorboard"), {"images": 0})
+    events.Reload()
+    pictures = events.Images("transport/plan")
+    assert [picture.step for picture in pictures] == [0, 3]
+    assert pictures[0].width > 100
+    assert pictures[0].encoded_image_string.startswith(b"\x89PNG")
 
 
 def test_training_helps_retrieval_and_leaves_english_alone(zero2):

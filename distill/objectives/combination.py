@@ -53,6 +53,11 @@ class CombinedObjective:
         return any(name in ("score_distillation", "contrastive") for name, _, _ in self.parts)
 
     @property
+    def transport(self) -> Transport | None:
+        """The transport part, where there is one."""
+        return next((part for _, _, part in self.parts if isinstance(part, Transport)), None)
+
+    @property
     def asks_teacher_for_source(self) -> bool:
         """Whether a transport plan is solved on the teacher's cost between both languages."""
         return any(

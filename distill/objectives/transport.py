@@ -8,6 +8,7 @@ from distill.objectives.encodings import Encodings, ObjectiveOutput
 from distill.objectives.settings import TransportObjective
 from distill.transport.cost import token_cost
 from distill.transport.loss import transport_loss
+from distill.transport.picture import PlanPicture, picture_of_pair
 
 
 class Transport:
@@ -31,6 +32,21 @@ class Transport:
             step=step,
         )
         return ObjectiveOutput(output.loss_B, output.nonempty_B, output.diagnostics)
+
+    def picture(self, encodings: Encodings, pair: int) -> PlanPicture:
+        """The plan of one pair of the batch, for a heat map. No gradient; not collective."""
+        field = f"{self.settings.tokens}_mask"
+        student_mask_BN = getattr(encodings.student, field)
+        teacher_mask_BM = getattr(encodings.teacher, field)
+        return picture_of_pair(
+            pair,
+            encodings.student_BND.detach(),
+            student_mask_BN,
+            encodings.teacher_BMD,
+            teacher_mask_BM,
+            self.settings,
+            self._plan_cost(encodings, student_mask_BN, teacher_mask_BM),
+        )
 
     def _plan_cost(
         self, encodings: Encodings, source_mask_BN: Tensor, target_mask_BM: Tensor
