@@ -23,17 +23,24 @@ from distill.errors import InputError
 T = TypeVar("T")
 
 
-def load_settings(kind: type[T], path: Path | None, overrides: Sequence[str] = ()) -> T:
+def load_settings(
+    kind: type[T],
+    path: Path | None,
+    overrides: Sequence[str] = (),
+    override_base: Path | None = None,
+) -> T:
     """Read a dataclass of settings from a YAML file and ``key=value`` overrides.
 
     Relative paths in a file are relative to the checkout that the file lies in (the nearest
     directory upwards with a ``pyproject.toml``), else to the file's own directory; relative paths
-    in overrides to the working directory.
+    in overrides to `override_base`.
 
     Args:
         kind: a keyword-only dataclass such as `Recipe`.
         path: YAML file, or None for defaults alone.
         overrides: ``section.key=value``, the value written as in YAML.
+        override_base: directory that relative paths in overrides start from; the working
+            directory by default.
 
     Raises:
         InputError: the file is missing or no mapping, a key is unknown, a value is refused.
@@ -42,11 +49,11 @@ def load_settings(kind: type[T], path: Path | None, overrides: Sequence[str] = (
     if path is not None:
         tree = read_yaml(path)
         _check_keys(kind, tree, str(path), "")
-        tree = _resolve_paths(kind, tree, _base_directory(path))
+        tree = _resolve_paths(kind, tree, base_directory(path))
     for text in overrides:
         extra = _parse_override(text)
         _check_keys(kind, extra, f"override {text!r}", "")
-        _merge(tree, _resolve_paths(kind, extra, Path.cwd()))
+        _merge(tree, _resolve_paths(kind, extra, override_base or Path.cwd()))
     try:
         return TypeAdapter(kind).validate_python(tree)
     except ValidationError as error:
@@ -164,7 +171,8 @@ def _is_elsewhere(shards: Any) -> bool:
     return not isinstance(shards, str) or any(sign in shards for sign in ("://", "pipe:", "="))
 
 
-def _base_directory(path: Path) -> Path:
+def base_directory(path: Path) -> Path:
+    """What relative paths in a settings file are relative to; see `load_settings`."""
     directory = path.resolve().parent
     for parent in (directory, *directory.parents):
         if (parent / "pyproject.toml").is_file():

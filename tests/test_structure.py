@@ -31,6 +31,7 @@ ALLOWED = {
     },
     "distill.evaluation": LEAVES
     | {"distill.collectives", "distill.encoders", "distill.tokens", "distill.transport"},
+    "distill.studies": LEAVES | {"distill.config", "distill.config_file", "distill.evaluation"},
     "distill.config": LEAVES
     | {
         "distill.encoders.settings",
@@ -50,7 +51,14 @@ ALLOWED = {
     },
 }
 #: Modules that a login node without torch must be able to import.
-NO_TORCH = ["distill.config", "distill.config_file", "distill.languages", "data_shards.format"]
+NO_TORCH = [
+    "distill.config",
+    "distill.config_file",
+    "distill.languages",
+    "distill.studies.report",
+    "distill.studies.runner",
+    "data_shards.format",
+]
 
 
 def module_name(path: Path) -> str:
@@ -141,6 +149,15 @@ def test_every_recipe_is_valid(recipe):
 
     kind = TeacherRecipe if "teacher" in recipe.stem else Recipe
     load_settings(kind, recipe)
+
+
+@pytest.mark.parametrize("study", sorted((ROOT / "launch/studies").glob("*.yaml")))
+def test_every_study_is_valid(study):
+    from distill.studies.grid import cells_of
+    from distill.studies.settings import load_study
+
+    cells = cells_of(load_study(study))
+    assert len({cell.name for cell in cells}) == len(cells)
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "launch/deepspeed").glob("*.json")))
