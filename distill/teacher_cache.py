@@ -6,7 +6,9 @@ them, so a sentence is encoded once and looked up from then on.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import fcntl
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import torch
@@ -14,6 +16,7 @@ from torch import Tensor
 
 from distill import collectives
 from distill.evaluation.embedding_cache import EmbeddingCache
+from distill.evaluation.embeddings import PackedEmbeddings
 from distill.evaluation.encoding import Encode, encode_texts
 from distill.monitoring import Progress
 from distill.tokens import Tokens
@@ -50,27 +53,22 @@ class TeacherCache:
             texts: distinct sentences, the same on every rank.
         """
         cache = EmbeddingCache(directory, key)
-        missing: list[int] = []
-        if collectives.rank() == 0:
-            _, missing = cache.find(texts)
-        missing = collectives.broadcast_object(missing)
-        if missing:
-            wanted = [texts[position] for position in missing]
-            progress = Progress(
-                len(wanted), "teacher cache", enabled=collectives.rank() == 0, unit="sentence"
-            )
-            encoded = encode_texts(
-                encode,
-                tokenize,
-                wanted,
-                batch_size,
-                device,
-                progress=lambda count: progress.advance(count=count),
-            )
-            progress.close()
-            if encoded is not None:
-                cache.add(wanted, encoded)
-            collectives.barrier()
+        with ExitStack() as held:
+            missing: list[int] = []
+            if collectives.rank() == 0:
+                _, missing = cache.find(texts)
+                # Runs side by side, as a study starts them, need not all encode the same. Several
+                # ranks do not wait: the others' patience with rank 0 ends at a timeout.
+                if missing and collectives.world_size() == 1:
+                    held.enter_context(_alone(cache.directory))
+                    _, missing = cache.find(texts)
+            missing = collectives.broadcast_object(missing)
+            if missing:
+                wanted = [texts[position] for position in missing]
+                encoded = _encode(encode, tokenize, wanted, batch_size, device)
+                if encoded is not None:
+                    cache.add(wanted, encoded)
+                collectives.barrier()
         segments, _ = cache.find(texts)
         return cls(
             {
@@ -97,3 +95,35 @@ class TeacherCache:
         vectors_BND = rows[0].new_zeros((*tokens.scoring_mask.shape, rows[0].shape[1]))
         vectors_BND[tokens.scoring_mask.cpu()] = torch.cat(rows)
         return vectors_BND.to(tokens.input_ids.device, non_blocking=True)
+
+
+def _encode(
+    encode: Encode,
+    tokenize: Callable[[Sequence[str]], Tokens],
+    texts: Sequence[str],
+    batch_size: int,
+    device: torch.device | str,
+) -> PackedEmbeddings | None:
+    """Encode with a line of progress now and then; on rank 0 the vectors. Collective."""
+    progress = Progress(
+        len(texts), "teacher cache", enabled=collectives.rank() == 0, unit="sentence"
+    )
+    encoded = encode_texts(
+        encode,
+        tokenize,
+        texts,
+        batch_size,
+        device,
+        progress=lambda count: progress.advance(count=count),
+    )
+    progress.close()
+    return encoded
+
+
+@contextmanager
+def _alone(directory: Path) -> Iterator[None]:
+    """Wait until no other process fills this folder of the cache, and keep others waiting."""
+    directory.mkdir(parents=True, exist_ok=True)
+    with (directory / "filling.lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield

@@ -86,6 +86,7 @@ def baselines_of(study: Study, cells: list[Cell]) -> list[Baseline]:
         command = [sys.executable, "-m", "distill.evaluation", "evaluate", str(path)]
         command += ["--teacher", recipe.teacher, "--bm25", "--pairs", ",".join(pairs)]
         command += ["--output", str(output), "--batch-size", str(recipe.evaluation.batch_size)]
+        command += ["--depth", str(recipe.evaluation.depth)]
         for pair in pairs:
             command += ["--bitext", f"{pair}={_bitext(recipe.data.shards, pair)}"]
         if recipe.evaluation.cache is not None:

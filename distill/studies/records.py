@@ -24,7 +24,14 @@ from distill.evaluation.results import replace_text
 from distill.studies.grid import Cell, default_recipe
 
 #: Settings that change nothing of a run's results.
-_FREE = ("runs", "launch", "log_every_steps", "teacher_cache", "checkpoint")
+_FREE = (
+    "runs",
+    "launch",
+    "log_every_steps",
+    "picture_every_steps",
+    "teacher_cache",
+    "checkpoint",
+)
 _FREE_EVALUATION = ("cache", "batch_size")
 
 

@@ -94,7 +94,7 @@ class Runner:
         waiting = list(cells)
         total, beat = len(waiting), time.monotonic()
         while (waiting and not self.stopping) or self._running:
-            while waiting and self._has_room() and not self.stopping:
+            while waiting and len(self._running) < self.jobs and not self.stopping:
                 self._start(waiting.pop(0))
             time.sleep(_POLL_SECONDS if self._running else 0)
             for running in [each for each in self._running if each.job.process.poll() is not None]:
@@ -128,14 +128,6 @@ class Runner:
             else:
                 self.failed.append(name)
                 self._say(f"{name}: FAILED, log {log}", *job.last_lines(8))
-
-    def _has_room(self) -> bool:
-        """Whether one more may start: while a cell may be filling a cache, others wait for it."""
-        filling = any(
-            each.cell.recipe.teacher_cache is not None and last_step(each.cell) is None
-            for each in self._running
-        )
-        return len(self._running) < self.jobs and not filling
 
     def _start(self, cell: Cell) -> None:
         title = f"[{cell.number}] {cell.name}"

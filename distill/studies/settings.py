@@ -67,7 +67,7 @@ class Study:
     keep: Literal["results", "student", "all"] = "student"
     """What stays of a finished run: evaluation and curves, the student as well, or its
     checkpoints, too."""
-    runs: Path = Path("runs")
+    runs: Path = Path("runs/studies")
     """Directory of training runs."""
 
     def __post_init__(self) -> None:
