@@ -173,8 +173,13 @@ def write_inputs(arguments: argparse.Namespace) -> None:
         shutil.rmtree(target, ignore_errors=True)
         shutil.copytree(arguments.collections / name, target)
         for path in target.glob("queries-*.jsonl") if name in MAX_QUERIES else ():
-            lines = path.read_text(encoding="utf-8").splitlines()
-            write_lines(path, lines[: MAX_QUERIES[name]])
+            lines = path.read_text(encoding="utf-8").splitlines()[: MAX_QUERIES[name]]
+            write_lines(path, lines)
+            kept = {json.loads(line)["id"] for line in lines}
+        for path in target.glob("qrels*.tsv") if name in MAX_QUERIES else ():
+            # Judged queries that are missing would count as failures.
+            judged = path.read_text(encoding="utf-8").splitlines()
+            write_lines(path, [line for line in judged if line.split()[0] in kept])
     examples = []
     for text in sorted(english, key=lambda text: fingerprint("teacher", text)):
         size = 2 + fingerprint("size", text) % 5
