@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -38,7 +39,12 @@ def load_collections(recipe: Recipe) -> list[Collection]:
 
 
 class RunEvaluation:
-    """Evaluates teacher and student on the recipe's collections. Methods are collective."""
+    """Evaluates teacher and student on the recipe's collections. Methods are collective.
+
+    Attributes:
+        best: the step that is kept.
+        seconds: time spent in evaluations so far.
+    """
 
     def __init__(
         self,
@@ -60,6 +66,7 @@ class RunEvaluation:
         self._teacher_text, self._teacher_hash = teacher_text, teacher_hash
         self._curves, self._stop = curves, stop
         self._collections = load_collections(recipe)
+        self.seconds = 0.0
         self._indexes: dict[str, DocumentIndex] = {}
         self._results: dict[str, list[dict[str, Any]]] = {}
 
@@ -117,8 +124,10 @@ class RunEvaluation:
         return "\n\n".join(format_table(results) for results in self._results.values())
 
     def _evaluate(self, collection: Collection, step: int) -> None:
+        start = time.monotonic()
         with training_untouched(self._engines.student):
             self._search(collection, step)
+        self.seconds += time.monotonic() - start
 
     def _search(self, collection: Collection, step: int) -> None:
         settings, device = self._recipe.evaluation, self._accelerator.device

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from pathlib import Path
 
 if __package__ in (None, ""):  # Run as a script: its folder would shadow top-level modules.
@@ -64,6 +65,7 @@ def run(recipe: Recipe) -> bool:
     Raises:
         InputError: see `check_inputs`; or shards and recipe disagree.
     """
+    start = time.monotonic()
     check_inputs(recipe)
     shape = BatchShape(
         recipe.data.micro_batch, recipe.data.accumulation_steps, recipe.optimizer.max_grad_norm
@@ -142,6 +144,8 @@ def run(recipe: Recipe) -> bool:
         if recipe.evaluation.collections:
             print(evaluation.table())
             print(f"report: {evaluation.write_report()}")
+            share = evaluation.seconds / (time.monotonic() - start)
+            print(f"evaluation: {evaluation.seconds:.0f} s, {share:.1%} of this part of the run")
         best = evaluation.best
         if best.best_step >= 0:
             print(f"best: step {best.best_step}, AP {best.best_value:.4f}: {directory / 'best'}")

@@ -22,8 +22,8 @@ Tokenize = Callable[[Sequence[str]], Tokens]
 
 #: Texts tokenised at once when only their lengths are wanted.
 _LENGTH_CHUNK = 1024
-#: Batches that each rank encodes between two gathers; bounds what waits on the ranks.
-_BATCHES_PER_ROUND = 16
+#: Batches that each rank encodes between two gathers and two looks at the stop flag.
+_BATCHES_PER_ROUND = 4
 
 
 class EvaluationStoppedError(Exception):
