@@ -14,13 +14,15 @@ from distill.encoders.directory import is_late_interaction, load_encoder, read_t
 from distill.encoders.late_interaction import LateInteractionEncoder, freeze, num_parameters
 from distill.encoders.text import TextEncoder
 from distill.errors import InputError
-from distill.loop import TeacherCaches
 from distill.objectives.combination import CombinedObjective
+from distill.objectives.encodings import Need, RunFacts
 from distill.optimization import build_optimizer, set_dropout
+from distill.pair_encoding import TeacherCaches
 from distill.stream.batch import Tokenize
 from distill.stream.bitext import BitextStream
+from distill.stream.tokenisation import fingerprint
 from distill.teacher_cache import TeacherCache
-from distill.zero import Engines, prepare
+from distill.zero import Engines, prepare, unwrap
 
 
 def build_encoders(
@@ -139,23 +141,55 @@ def build_caches(
         )
 
     queries = build("query", text.queries)
-    documents = build("document", text.documents) if objective.ranks_documents else None
+    documents = build("document", text.documents) if Need.DOCUMENTS in objective.needs else None
     if collectives.rank() == 0:
         seconds = time.monotonic() - start
         print(f"teacher cache: {len(texts):,} sentences, {seconds:.0f} s", flush=True)
     return TeacherCaches(queries, documents)
 
 
-def check_same_tokens(student_text: TextEncoder, teacher_text: TextEncoder) -> None:
-    """Refuse a plan on the teacher's cost where the teacher cannot read the student's tokens.
+def build_objective(
+    recipe: Recipe, accelerator: Accelerator, engines: Engines
+) -> CombinedObjective:
+    """The recipe's losses; what they learn themselves is in the checkpoints from now on."""
+    facts = RunFacts(
+        recipe.pairs,
+        unwrap(accelerator, engines.student).embedding_dimension,
+        recipe.max_steps,
+        recipe.seed,
+        accelerator.device,
+    )
+    objective = CombinedObjective(recipe.objectives, facts)
+    if objective.state_dict():
+        accelerator.register_for_checkpointing(objective)
+    return objective
+
+
+def check_same_tokens(
+    recipe: Recipe,
+    needs: frozenset[Need],
+    student_text: TextEncoder,
+    teacher_text: TextEncoder,
+) -> bool:
+    """Whether student and teacher make the same tokens of a query.
 
     Raises:
-        InputError: the vocabularies differ.
+        InputError: they do not, and an objective needs them to.
     """
-    if student_text.tokenizer.get_vocab() != teacher_text.tokenizer.get_vocab():
+    vocabularies = (student_text.tokenizer.get_vocab(), teacher_text.tokenizer.get_vocab())
+    if Need.TEACHER_SOURCE in needs and vocabularies[0] != vocabularies[1]:
         raise InputError(
             "objectives.transport.plan_source asks the teacher to encode the translation, but "
             "student and teacher have different vocabularies",
             "the same tokenizer on both sides",
             "set objectives.transport.plan_source=student",
         )
+    same = fingerprint(student_text.queries) == fingerprint(teacher_text.queries)
+    anchor = recipe.objectives.anchor
+    if anchor.weight and anchor.level == "token" and not same:
+        raise InputError(
+            "objectives.anchor.level: token, but student and teacher tokenise queries differently",
+            "the same tokenizer, markers and query length on both sides",
+            "set objectives.anchor.level=sentence, or start the student from the teacher",
+        )
+    return same

@@ -202,6 +202,7 @@ class Recipe:
                 "a late-interaction model directory",
                 "set teacher=DIRECTORY, or train one with distill/train_teacher.py",
             )
+        self.objectives.check_schedules(self.max_steps)
         if self.optimizer.warmup_steps >= self.max_steps:
             raise InputError(
                 f"optimizer.warmup_steps: {self.optimizer.warmup_steps}",

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import signal
-import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,23 +15,20 @@ from types import FrameType
 import torch
 from accelerate import Accelerator
 from torch import Tensor
-from torch.nn import functional
 
 from distill import collectives
 from distill.checkpoint import TrainState
 from distill.config import Recipe
-from distill.encoders.text import TextEncoder
 from distill.errors import InputError
 from distill.evaluation.encoding import EvaluationStoppedError
 from distill.monitoring import Curves, Progress, RunningMeans, Throughput
 from distill.objectives.combination import CombinedObjective, CombinedOutput
 from distill.objectives.encodings import Encodings
 from distill.optimization import learning_rate_at, set_learning_rate
+from distill.pair_encoding import PairEncoder
 from distill.plan_pictures import PlanPictures
 from distill.stream.batch import Batch
 from distill.stream.bitext import BitextStream
-from distill.teacher_cache import TeacherCache
-from distill.tokens import Tokens
 from distill.zero import Engines
 
 #: Micro-batches in a row without a finite loss after which a run is given up.
@@ -59,23 +55,15 @@ class StopFlag:
         self.raised = True
 
 
-@dataclass(frozen=True)
-class TeacherCaches:
-    """The English sentences as the teacher's queries and, where ranked, as its documents."""
-
-    queries: TeacherCache
-    documents: TeacherCache | None
-
-
 @dataclass
 class Training:
     """A built run: what the loop needs.
 
     Attributes:
+        encode: a micro-batch through teacher and student. Collective.
         evaluate: called with the number of steps done, at the recipe's intervals; whether to
             stop early, the same on every rank. Collective.
         save: called with the state, at the recipe's intervals. Collective.
-        caches: looked up instead of running the teacher, where the recipe wants it.
         pictures: draws a transport plan now and then.
     """
 
@@ -84,13 +72,12 @@ class Training:
     engines: Engines
     stream: BitextStream
     objective: CombinedObjective
-    teacher_text: TextEncoder
+    encode: PairEncoder
     curves: Curves
     state: TrainState
     evaluate: Callable[[int], bool]
     save: Callable[[TrainState], None]
     stop: StopFlag
-    caches: TeacherCaches | None = None
     pictures: PlanPictures | None = None
 
 
@@ -167,16 +154,17 @@ def _optimizer_step(
     training: Training, batches: Iterator[Batch], means: RunningMeans, throughput: Throughput
 ) -> float:
     """Forward, backward and step over the accumulated micro-batches; returns the gradient norm."""
-    accelerator, engines = training.accelerator, training.engines
+    accelerator, engines, objective = training.accelerator, training.engines, training.objective
     done, failures = 0, 0
     grad_norm: Tensor | float | None = None
     while done < training.recipe.data.accumulation_steps:
         batch = next(batches)
         with accelerator.accumulate(engines.student):
-            encodings = encode_batch(training, batch)
-            output = training.objective(encodings, training.state.step)
+            needs = objective.needs_at(training.state.step)
+            encodings = training.encode(batch, needs)
+            output = objective(encodings, training.state.step)
             if training.pictures is not None and done == 0:
-                training.pictures.show(training.state.step, training.objective, batch, encodings)
+                training.pictures.show(training.state.step, objective, batch, encodings)
             # Ranks must agree before backward, or one waits for gradients that never come.
             if collectives.any_rank(
                 not bool(torch.isfinite(output.loss.detach())), accelerator.device
@@ -189,6 +177,7 @@ def _optimizer_step(
                 continue
             failures = 0
             accelerator.backward(output.loss)
+            objective.accept()
             grad_norm = _clip(training)
             engines.optimizer.step()
             engines.optimizer.zero_grad()
@@ -197,66 +186,8 @@ def _optimizer_step(
         training.state.num_pairs_seen += num_pairs
         throughput.add(num_pairs)
         means.add(output.loss_B, batch.pair_codes, _figures(output, encodings))
+    objective.update()
     return float(grad_norm) if grad_norm is not None else 0.0
-
-
-def encode_batch(training: Training, batch: Batch) -> Encodings:
-    """Encode a micro-batch: the teacher without gradient, the student with. Collective."""
-    engines, objective = training.engines, training.objective
-    document = None
-    if objective.ranks_documents:
-        document = training.teacher_text.documents(batch.target_texts)
-        document = document.to(training.accelerator.device)
-    source = batch.source if objective.asks_teacher_for_source else None
-    caches = training.caches
-    if caches is None:
-        asked = [tokens for tokens in (batch.target, document, source) if tokens is not None]
-        encoded = iter(_teacher_encodings(engines.teacher, asked, training.teacher_text))
-        teacher_BMD = next(encoded)
-        document_BLD = next(encoded) if document is not None else None
-        teacher_source_BND = next(encoded) if source is not None else None
-    else:
-        teacher_BMD = caches.queries.look_up(batch.target_texts, batch.target)
-        document_BLD = None
-        if document is not None and caches.documents is not None:
-            document_BLD = caches.documents.look_up(batch.target_texts, document)
-        teacher_source_BND = None
-        if source is not None:
-            (teacher_source_BND,) = _teacher_encodings(
-                engines.teacher, [source], training.teacher_text
-            )
-    student_BND = engines.student(batch.source.input_ids, batch.source.attention_mask)
-    # A checksum tells equal sentences apart well enough within a batch.
-    codes = torch.tensor([zlib.crc32(text.encode()) for text in batch.target_texts])
-    return Encodings(
-        student_BND=student_BND,
-        student=batch.source,
-        teacher_BMD=teacher_BMD,
-        teacher=batch.target,
-        document_BLD=document_BLD,
-        document=document,
-        teacher_source_BND=teacher_source_BND,
-        sentence_codes_B=codes.to(student_BND.device),
-    )
-
-
-@torch.no_grad()
-def _teacher_encodings(
-    teacher: torch.nn.Module, asked: list[Tokens], text: TextEncoder
-) -> list[Tensor]:
-    """Token vectors of several batches in one forward: a sharded teacher is gathered once."""
-    width = max(tokens.input_ids.shape[1] for tokens in asked)
-    padding_id = text.tokenizer.pad_token_id
-
-    def widen(tensor: Tensor, value: int) -> Tensor:
-        return functional.pad(tensor, (0, width - tensor.shape[1]), value=value)
-
-    vectors = teacher(
-        torch.cat([widen(tokens.input_ids, padding_id) for tokens in asked]),
-        torch.cat([widen(tokens.attention_mask, 0) for tokens in asked]),
-    )
-    parts = vectors.split([len(tokens) for tokens in asked])
-    return [part[:, : tokens.input_ids.shape[1]] for part, tokens in zip(parts, asked, strict=True)]
 
 
 def _clip(training: Training) -> Tensor | float | None:

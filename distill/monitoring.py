@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -134,7 +135,7 @@ class RunningMeans:
         self._loss = torch.zeros(len(self.pairs), dtype=torch.float64, device=self.device)
         self._count = torch.zeros(len(self.pairs), dtype=torch.float64, device=self.device)
         self._metrics: dict[str, Tensor] = {}
-        self._steps = 0
+        self._added: Counter[str] = Counter()
 
     def add(
         self, loss_B: Tensor, pair_codes_B: Tensor, metrics: Mapping[str, Tensor | float]
@@ -145,13 +146,14 @@ class RunningMeans:
         for name, value in metrics.items():
             number = torch.as_tensor(value, dtype=torch.float64, device=self.device)
             self._metrics[name] = self._metrics.get(name, 0) + number
-        self._steps += 1
+        self._added.update(metrics.keys())
 
     def reduce(self) -> dict[str, float]:
         """Means over all ranks since the last call, and start again. Collective.
 
         ``train/loss`` is the mean over pairs of all ranks; ``train/loss_by_pair/<pair>`` that of
-        one language; ``train/share/<pair>`` its realised share; other names are means over steps.
+        one language; ``train/share/<pair>`` its realised share; other names are means
+        over the steps that had them, the same steps on every rank.
         """
         names = sorted(self._metrics)
         figures = [self._metrics[name].reshape(1) for name in names]
@@ -165,8 +167,9 @@ class RunningMeans:
             if count[index]:
                 values[f"train/loss_by_pair/{pair}"] = loss[index] / count[index]
             values[f"train/share/{pair}"] = count[index] / all_pairs
-        steps = max(self._steps, 1) * collectives.world_size()
-        values.update({name: value / steps for name, value in zip(names, rest, strict=True)})
+        world_size = collectives.world_size()
+        for name, value in zip(names, rest, strict=True):
+            values[name] = value / (self._added[name] * world_size)
         self._clear()
         return values
 

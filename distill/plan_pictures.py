@@ -41,10 +41,10 @@ class PlanPictures:
         self, step: int, objective: CombinedObjective, batch: Batch, encodings: Encodings
     ) -> None:
         """Draw the plan of step `step`, where it is due and transport is trained with."""
-        transport = objective.transport
-        if transport is None or not self._every or step % self._every:
+        if not self._every or step % self._every or not self._curves.enabled:
             return
-        if not self._curves.enabled:
+        transport = objective.transport_at(step)
+        if transport is None:
             return
         picture = transport.picture(encodings, pair=0)
         rows = self._tokens(self._student_text, batch.source.input_ids[0], picture.student_places_n)

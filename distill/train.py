@@ -17,7 +17,13 @@ import torch
 from accelerate import Accelerator
 
 from distill import collectives
-from distill.building import build_caches, build_encoders, build_stream, check_same_tokens
+from distill.building import (
+    build_caches,
+    build_encoders,
+    build_objective,
+    build_stream,
+    check_same_tokens,
+)
 from distill.checkpoint import TrainState, checkpoints_in, load_checkpoint, save_checkpoint
 from distill.checks import check_inputs
 from distill.config import Recipe
@@ -31,7 +37,7 @@ from distill.errors import one_line_errors
 from distill.evaluation.encoding import EvaluationStoppedError
 from distill.loop import StopFlag, Training, train
 from distill.monitoring import Curves
-from distill.objectives.combination import CombinedObjective
+from distill.pair_encoding import PairEncoder
 from distill.plan_pictures import PlanPictures
 from distill.process import prepare_process
 from distill.run_evaluation import RunEvaluation
@@ -83,9 +89,8 @@ def run(recipe: Recipe) -> bool:
         collectives.rank(),
         collectives.world_size(),
     )
-    objective = CombinedObjective(recipe.objectives)
-    if objective.asks_teacher_for_source:
-        check_same_tokens(student_text, teacher_text)
+    objective = build_objective(recipe, accelerator, engines)
+    same_tokens = check_same_tokens(recipe, objective.needs, student_text, teacher_text)
     teacher_hash = encoder_hash(recipe.teacher) if Path(recipe.teacher).is_dir() else recipe.teacher
     state = _resume(recipe, accelerator, stream, teacher_hash)
     if main:
@@ -111,21 +116,21 @@ def run(recipe: Recipe) -> bool:
         state.best = evaluation.best.state_dict()
         save_checkpoint(directory / "checkpoints", accelerator, state, recipe.checkpoint.keep_last)
 
+    caches = build_caches(
+        recipe, accelerator, engines, stream, teacher_text, teacher_hash, objective
+    )
     training = Training(
         recipe=recipe,
         accelerator=accelerator,
         engines=engines,
         stream=stream,
         objective=objective,
-        teacher_text=teacher_text,
+        encode=PairEncoder(engines, teacher_text, student_text, same_tokens, caches),
         curves=curves,
         state=state,
         evaluate=evaluation.during,
         save=save,
         stop=stop,
-        caches=build_caches(
-            recipe, accelerator, engines, stream, teacher_text, teacher_hash, objective
-        ),
         pictures=PlanPictures(curves, recipe.picture_every_steps, student_text, teacher_text),
     )
     try:

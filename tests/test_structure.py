@@ -22,10 +22,10 @@ ALLOWED = {
     "distill.stream": LEAVES | {"distill.tokens", "data_shards.format", "data_shards.opening"},
     "distill.encoders": {"distill.errors", "distill.tokens"},
     "distill.transport": {"distill.errors"},
-    "distill.objectives": {
+    "distill.objectives": LEAVES
+    | {
         "distill.collectives",
         "distill.encoders.maxsim",
-        "distill.errors",
         "distill.tokens",
         "distill.transport",
     },

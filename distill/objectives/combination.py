@@ -3,21 +3,38 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from distill.objectives.encodings import Encodings, Objective, global_mean
-from distill.objectives.ranking import Contrastive, ScoreDistillation
+from distill.objectives.adversarial import Adversarial
+from distill.objectives.anchor import Anchor
+from distill.objectives.contrastive import Contrastive
+from distill.objectives.encodings import (
+    Encodings,
+    LearningObjective,
+    Need,
+    Objective,
+    RunFacts,
+    global_mean,
+)
+from distill.objectives.greedy_alignment import GreedyAlignment
+from distill.objectives.score_distillation import ScoreDistillation
 from distill.objectives.sentence_mse import SentenceMse
 from distill.objectives.settings import ObjectiveSettings
 from distill.objectives.transport import Transport
+from distill.objectives.weights import Weighted
 
-_OBJECTIVES = {
+#: Section of a recipe → what it switches on. A new objective is a file, a section and a line here.
+OBJECTIVES: dict[str, Any] = {
     "transport": Transport,
-    "score_distillation": ScoreDistillation,
-    "contrastive": Contrastive,
+    "greedy_alignment": GreedyAlignment,
     "sentence_mse": SentenceMse,
+    "contrastive": Contrastive,
+    "score_distillation": ScoreDistillation,
+    "adversarial": Adversarial,
+    "anchor": Anchor,
 }
 
 
@@ -29,7 +46,7 @@ class CombinedOutput:
         loss: scalar whose rank-averaged gradient is the gradient of the global mean.
         loss_B: detached weighted loss of each row, for the curve of each language pair.
         metrics: detached scalars named ``objective/metric``; each objective's own mean loss is
-            ``objective/loss``.
+            ``objective/loss``, the weight of one with a schedule ``objective/weight``.
     """
 
     loss: Tensor
@@ -37,45 +54,85 @@ class CombinedOutput:
     metrics: dict[str, Tensor]
 
 
+@dataclass(frozen=True)
+class Part:
+    """One objective of the sum."""
+
+    name: str
+    settings: Weighted
+    objective: Objective
+
+
 class CombinedObjective:
-    """``sum over objectives of weight * global mean of its losses``."""
+    """``sum over objectives of weight(step) * global mean of its losses``.
 
-    def __init__(self, settings: ObjectiveSettings) -> None:
-        self.parts: list[tuple[str, float, Objective]] = []
-        for name, kind in _OBJECTIVES.items():
-            section = getattr(settings, name)
-            if section.weight > 0:
-                self.parts.append((name, section.weight, kind(section)))  # type: ignore[operator]
+    An objective is not evaluated in steps in which its weight is 0, the same ones on every rank.
+    """
 
-    @property
-    def ranks_documents(self) -> bool:
-        """Whether a part needs the English sentences encoded as documents."""
-        return any(name in ("score_distillation", "contrastive") for name, _, _ in self.parts)
+    def __init__(self, settings: ObjectiveSettings, run: RunFacts) -> None:
+        self.parts = [
+            Part(name, section, OBJECTIVES[name](section, run))
+            for name, section in settings.sections().items()
+            if section.weight > 0
+        ]
 
     @property
-    def transport(self) -> Transport | None:
-        """The transport part, where there is one."""
-        return next((part for _, _, part in self.parts if isinstance(part, Transport)), None)
+    def needs(self) -> frozenset[Need]:
+        """What some part looks at in some step."""
+        return frozenset().union(*(part.objective.needs for part in self.parts))
 
-    @property
-    def asks_teacher_for_source(self) -> bool:
-        """Whether a transport plan is solved on the teacher's cost between both languages."""
-        return any(
-            isinstance(part, Transport) and part.settings.plan_source != "student"
-            for _, _, part in self.parts
-        )
+    def needs_at(self, step: int) -> frozenset[Need]:
+        """What some part looks at in step `step`."""
+        return frozenset().union(*(part.objective.needs for part in self._parts_at(step)))
+
+    def transport_at(self, step: int) -> Transport | None:
+        """The transport part, where there is one and step `step` trains with it."""
+        found = (part.objective for part in self._parts_at(step))
+        return next((part for part in found if isinstance(part, Transport)), None)
 
     def __call__(self, encodings: Encodings, step: int) -> CombinedOutput:
-        """Evaluate all parts in training step `step`. Collective."""
+        """Evaluate the parts of training step `step`. Collective."""
         total = encodings.student_BND.new_zeros(())
         rows_B = encodings.student_BND.new_zeros(len(encodings.student_BND))
         metrics: dict[str, Tensor] = {}
-        for name, weight, objective in self.parts:
-            output = objective(encodings, step)
+        for part in self._parts_at(step):
+            name, weight = part.name, part.settings.weight_at(step)
+            output = part.objective(encodings, step)
             total = total + weight * global_mean(output.loss_B, output.counts_B)
             rows_B = rows_B + weight * output.loss_B.detach() * output.counts_B
             counted = output.counts_B.sum().clamp(min=1)
             metrics[f"{name}/loss"] = (output.loss_B.detach() * output.counts_B).sum() / counted
+            if part.settings.schedule:
+                metrics[f"{name}/weight"] = total.new_tensor(weight)
             for key, value in output.metrics.items():
                 metrics[f"{name}/{key}"] = torch.as_tensor(value)
         return CombinedOutput(total, rows_B, metrics)
+
+    def _parts_at(self, step: int) -> list[Part]:
+        return [part for part in self.parts if part.settings.weight_at(step) > 0]
+
+    def _learners(self) -> dict[str, LearningObjective]:
+        return {
+            part.name: part.objective
+            for part in self.parts
+            if isinstance(part.objective, LearningObjective)
+        }
+
+    def accept(self) -> None:
+        """The micro-batch of the last call counts; call it after its backward pass."""
+        for learner in self._learners().values():
+            learner.accept()
+
+    def update(self) -> None:
+        """Call it once per optimizer step, after the student's own step. Collective."""
+        for learner in self._learners().values():
+            learner.update()
+
+    def state_dict(self) -> dict[str, Any]:
+        """State of the objectives that learn by themselves; empty where none does."""
+        return {name: learner.state_dict() for name, learner in self._learners().items()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from a `state_dict`."""
+        for name, learner in self._learners().items():
+            learner.load_state_dict(state[name])

@@ -1,18 +1,31 @@
-"""What every objective is given, and how it averages.
+"""What every objective is given, what it gives back, and how it averages.
 
 Shapes: B pairs of this rank, N student tokens, M teacher tokens, L document tokens, D dimension.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from enum import Enum
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from distill import collectives
 from distill.tokens import Tokens
+
+
+class Need(Enum):
+    """An encoding that only some objectives look at, and that is made for them alone."""
+
+    #: The English sentences as the teacher's documents.
+    DOCUMENTS = "documents"
+    #: The translations as the teacher encodes them.
+    TEACHER_SOURCE = "teacher_source"
+    #: The English sentences as the student encodes them.
+    STUDENT_ENGLISH = "student_english"
 
 
 @dataclass(frozen=True)
@@ -24,22 +37,29 @@ class Encodings:
         student: their tokens and masks.
         teacher_BMD: the English sentences as queries of the teacher, without gradient.
         teacher: their tokens and masks.
+        sentence_codes_B: int64, equal for rows with the same English sentence.
+        pair_codes_B: int64, index of each row's language pair among the run's.
         document_BLD: the English sentences as documents of the teacher, or None where no
             objective ranks documents.
         document: their tokens and masks.
         teacher_source_BND: the translations as the teacher itself encodes them, with the
             student's tokens and masks; None where no plan is solved on the teacher's cost.
-        sentence_codes_B: int64, equal for rows with the same English sentence.
+        student_english_BMD: the English sentences as queries of the student, with gradient; None
+            where no objective looks at them.
+        student_english: their tokens and masks: the student's own tokenisation.
     """
 
     student_BND: Tensor
     student: Tokens
     teacher_BMD: Tensor
     teacher: Tokens
-    document_BLD: Tensor | None
-    document: Tokens | None
-    teacher_source_BND: Tensor | None
     sentence_codes_B: Tensor
+    pair_codes_B: Tensor
+    document_BLD: Tensor | None = None
+    document: Tokens | None = None
+    teacher_source_BND: Tensor | None = None
+    student_english_BMD: Tensor | None = None
+    student_english: Tokens | None = None
 
 
 @dataclass(frozen=True)
@@ -57,8 +77,54 @@ class ObjectiveOutput:
     metrics: dict[str, Tensor]
 
 
-#: An objective: encodings (and the training step) in, a loss per row out.
-Objective = Callable[[Encodings, int], ObjectiveOutput]
+@dataclass(frozen=True)
+class RunFacts:
+    """What an objective may know of the training run before its first batch.
+
+    Attributes:
+        pairs: codes such as sw-en, in the order of `Encodings.pair_codes_B`.
+        dimension: D.
+        max_steps: optimizer steps of the whole run.
+        seed: the run's.
+        device: where encodings are.
+    """
+
+    pairs: tuple[str, ...]
+    dimension: int
+    max_steps: int
+    seed: int = 0
+    device: torch.device | str = "cpu"
+
+
+class Objective(ABC):
+    """Encodings (and the training step) in, a loss per row out: a function of its input."""
+
+    #: What it looks at beyond the translations and the teacher's queries.
+    needs: frozenset[Need] = frozenset()
+
+    @abstractmethod
+    def __call__(self, encodings: Encodings, step: int) -> ObjectiveOutput:
+        """Loss and metrics of a micro-batch in training step `step` (from 0). Collective."""
+
+
+class LearningObjective(Objective):
+    """An objective with parameters of its own, which learn beside the student."""
+
+    @abstractmethod
+    def accept(self) -> None:
+        """The micro-batch of the last call counts: it was finite on all ranks."""
+
+    @abstractmethod
+    def update(self) -> None:
+        """Step on the micro-batches accepted since the last update. Collective."""
+
+    @abstractmethod
+    def state_dict(self) -> dict[str, Any]:
+        """What a resumed run needs to go on exactly; the same on every rank."""
+
+    @abstractmethod
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from a `state_dict`."""
 
 
 def global_mean(loss_B: Tensor, counts_B: Tensor) -> Tensor:

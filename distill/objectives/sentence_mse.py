@@ -3,22 +3,16 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor
 
-from distill.objectives.encodings import Encodings, ObjectiveOutput
+from distill.objectives.encodings import Encodings, Objective, ObjectiveOutput, RunFacts
+from distill.objectives.pooling import mean_vector
 from distill.objectives.settings import SentenceMseObjective
 
 
-def mean_vector(embeddings_BND: Tensor, mask_BN: Tensor) -> Tensor:
-    """Mean (B, D) of the vectors under the mask; zero for an empty mask. Gradients flow."""
-    weights_BN1 = mask_BN.unsqueeze(-1).to(embeddings_BND.dtype)
-    return (embeddings_BND * weights_BN1).sum(dim=1) / weights_BN1.sum(dim=1).clamp(min=1)
-
-
-class SentenceMse:
+class SentenceMse(Objective):
     """``sum over D of (mean student token - mean teacher token)^2`` per pair."""
 
-    def __init__(self, settings: SentenceMseObjective) -> None:
+    def __init__(self, settings: SentenceMseObjective, run: RunFacts | None = None) -> None:
         self.settings = settings
 
     def __call__(self, encodings: Encodings, step: int) -> ObjectiveOutput:

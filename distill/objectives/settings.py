@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
+from typing import Literal
 
 from distill.errors import InputError
+from distill.objectives.weights import Weighted, check_schedules
 from distill.transport.settings import TransportSettings
 
 
-def _check(section: str, weight: float, temperature: float = 1.0) -> None:
-    if weight < 0:
-        raise InputError(f"{section}.weight: {weight}", "0 or more", "raise it")
-    if not temperature > 0:
-        raise InputError(f"{section}.temperature: {temperature}", "more than 0", "raise it")
+def _positive(name: str, value: float) -> None:
+    if not value > 0:
+        raise InputError(f"objectives.{name}: {value}", "more than 0", "raise it")
 
 
 @dataclass(frozen=True, kw_only=True)
-class TransportObjective(TransportSettings):
+class TransportObjective(TransportSettings, Weighted):
     """Optimal transport between the student's and the teacher's tokens (OPTICAL)."""
 
     weight: float = 1.0
@@ -24,44 +24,82 @@ class TransportObjective(TransportSettings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _check("objectives.transport", self.weight)
+        self.check_weight("objectives.transport")
 
 
 @dataclass(frozen=True, kw_only=True)
-class ScoreDistillationObjective:
-    """KL from the teacher's English-English MaxSim scores over the batch to the student's."""
+class GreedyAlignmentObjective(Weighted):
+    """Squared distance of greedily matched tokens (Dr.DECR: Li et al., NAACL 2022)."""
 
-    weight: float = 0.0
-    """Weight in the sum of losses; 0 switches it off."""
-    temperature: float = 0.05
-    """Divides the mean-per-token scores of both sides before the softmax."""
+    tokens: Literal["content", "scoring"] = "content"
+    """Which tokens are matched: `content`, those of the text itself, or `scoring`, all that
+    MaxSim scores."""
 
     def __post_init__(self) -> None:
-        _check("objectives.score_distillation", self.weight, self.temperature)
+        self.check_weight("objectives.greedy_alignment")
 
 
 @dataclass(frozen=True, kw_only=True)
-class ContrastiveObjective:
+class SentenceMseObjective(Weighted):
+    """Squared distance of mean token vectors (Reimers & Gurevych, EMNLP 2020)."""
+
+    def __post_init__(self) -> None:
+        self.check_weight("objectives.sentence_mse")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ContrastiveObjective(Weighted):
     """InfoNCE over MaxSim: a translation against the batch's English sentences."""
 
-    weight: float = 0.0
-    """Weight in the sum of losses; 0 switches it off."""
     temperature: float = 0.05
     """Divides the mean-per-token scores before the softmax."""
 
     def __post_init__(self) -> None:
-        _check("objectives.contrastive", self.weight, self.temperature)
+        self.check_weight("objectives.contrastive")
+        _positive("contrastive.temperature", self.temperature)
 
 
 @dataclass(frozen=True, kw_only=True)
-class SentenceMseObjective:
-    """Squared distance of mean token vectors (Reimers & Gurevych, EMNLP 2020)."""
+class ScoreDistillationObjective(Weighted):
+    """KL from the teacher's English-English MaxSim scores over the batch to the student's."""
 
-    weight: float = 0.0
-    """Weight in the sum of losses; 0 switches it off."""
+    temperature: float = 0.05
+    """Divides the mean-per-token scores of both sides before the softmax."""
 
     def __post_init__(self) -> None:
-        _check("objectives.sentence_mse", self.weight)
+        self.check_weight("objectives.score_distillation")
+        _positive("score_distillation.temperature", self.temperature)
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdversarialObjective(Weighted):
+    """A language discriminator that the student learns to deceive (Ganin & Lempitsky, 2015)."""
+
+    hidden_size: int = 256
+    """Width of the discriminator's hidden layer."""
+    learning_rate: float = 1e-3
+    """Constant rate of the discriminator's own AdamW."""
+    reversal_steepness: float = 10.0
+    """g of the reversal's strength 2 / (1 + exp(-g p)) - 1, p the share of the run that is done;
+    larger values reach full strength earlier."""
+
+    def __post_init__(self) -> None:
+        self.check_weight("objectives.adversarial")
+        _positive("adversarial.hidden_size", self.hidden_size)
+        _positive("adversarial.learning_rate", self.learning_rate)
+        _positive("adversarial.reversal_steepness", self.reversal_steepness)
+
+
+@dataclass(frozen=True, kw_only=True)
+class AnchorObjective(Weighted):
+    """The English sentence through the student, kept where the teacher has it."""
+
+    level: Literal["token", "sentence"] = "token"
+    """`token` compares the vectors of each token, so student and teacher must tokenise alike;
+    `sentence` compares mean vectors and takes any tokenizer."""
+
+    def __post_init__(self) -> None:
+        self.check_weight("objectives.anchor")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,23 +108,31 @@ class ObjectiveSettings:
 
     transport: TransportObjective = field(default_factory=TransportObjective)
     """The product's own loss."""
+    greedy_alignment: GreedyAlignmentObjective = field(default_factory=GreedyAlignmentObjective)
+    """Alternative to compare with."""
+    sentence_mse: SentenceMseObjective = field(default_factory=SentenceMseObjective)
+    """Alternative to compare with, and a warm-up."""
+    contrastive: ContrastiveObjective = field(default_factory=ContrastiveObjective)
+    """Complement, and an alternative to compare with."""
     score_distillation: ScoreDistillationObjective = field(
         default_factory=ScoreDistillationObjective
     )
     """Complement that keeps the batch's ranking."""
-    contrastive: ContrastiveObjective = field(default_factory=ContrastiveObjective)
-    """Complement, and an alternative to compare with."""
-    sentence_mse: SentenceMseObjective = field(default_factory=SentenceMseObjective)
+    adversarial: AdversarialObjective = field(default_factory=AdversarialObjective)
     """Alternative to compare with."""
+    anchor: AnchorObjective = field(default_factory=AnchorObjective)
+    """Complement against forgetting English."""
 
     def __post_init__(self) -> None:
-        weights = [
-            self.transport.weight,
-            self.score_distillation.weight,
-            self.contrastive.weight,
-            self.sentence_mse.weight,
-        ]
-        if not any(weights):
+        if not any(section.weight for section in self.sections().values()):
             raise InputError(
                 "objectives: every weight is 0", "a loss to train with", "set one weight above 0"
             )
+
+    def sections(self) -> dict[str, Weighted]:
+        """Settings of each objective by its name."""
+        return {entry.name: getattr(self, entry.name) for entry in fields(self)}
+
+    def check_schedules(self, max_steps: int) -> None:
+        """Compare the schedules with the length of the run; see `weights.check_schedules`."""
+        check_schedules(self.sections(), max_steps)

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from distill.objectives.encodings import Encodings, ObjectiveOutput
+from distill.objectives.encodings import Encodings, Need, Objective, ObjectiveOutput, RunFacts
 from distill.objectives.settings import TransportObjective
 from distill.transport.cost import token_cost
 from distill.transport.loss import transport_loss
 from distill.transport.picture import PlanPicture, picture_of_pair
 
 
-class Transport:
+class Transport(Objective):
     """Frobenius product of the transport plan and the token costs (Huang et al., WSDM 2023)."""
 
-    def __init__(self, settings: TransportObjective) -> None:
+    def __init__(self, settings: TransportObjective, run: RunFacts | None = None) -> None:
         self.settings = settings
+        if settings.plan_source != "student":
+            self.needs = frozenset({Need.TEACHER_SOURCE})
 
     def __call__(self, encodings: Encodings, step: int) -> ObjectiveOutput:
         """Loss per pair; rows with an empty side do not count. Gradient to the student only."""
