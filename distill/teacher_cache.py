@@ -13,6 +13,7 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from distill import collectives
 from distill.evaluation.embedding_cache import EmbeddingCache
@@ -95,6 +96,27 @@ class TeacherCache:
         vectors_BND = rows[0].new_zeros((*tokens.scoring_mask.shape, rows[0].shape[1]))
         vectors_BND[tokens.scoring_mask.cpu()] = torch.cat(rows)
         return vectors_BND.to(tokens.input_ids.device, non_blocking=True)
+
+    def mean_vectors(self, texts: Sequence[str]) -> Tensor:
+        """Mean (P, D) of each sentence's scoring tokens; zero where it has none.
+
+        Raises:
+            KeyError: a sentence that was not among those encoded.
+        """
+        return torch.stack(
+            [self._rows[text].sum(0) / max(len(self._rows[text]), 1) for text in texts]
+        )
+
+    def padded(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
+        """Vectors (P, N, D) of the scoring tokens alone, and their mask (P, N); on the CPU.
+
+        Raises:
+            KeyError: a sentence that was not among those encoded.
+        """
+        rows = [self._rows[text] for text in texts]
+        vectors_PND = pad_sequence(rows, batch_first=True)
+        lengths_P1 = torch.tensor([[len(row)] for row in rows])
+        return vectors_PND, torch.arange(vectors_PND.shape[1]) < lengths_P1
 
 
 def _encode(

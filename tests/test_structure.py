@@ -29,6 +29,15 @@ ALLOWED = {
         "distill.tokens",
         "distill.transport",
     },
+    "distill.negatives": {
+        "distill.collectives",
+        "distill.encoders.maxsim",
+        "distill.errors",
+        "distill.evaluation.first_stage",
+        "distill.evaluation.words",
+        "distill.stream.batch",
+        "distill.teacher_cache",
+    },
     "distill.evaluation": LEAVES
     | {"distill.collectives", "distill.encoders", "distill.tokens", "distill.transport"},
     "distill.studies": LEAVES | {"distill.config", "distill.config_file", "distill.evaluation"},

@@ -1,6 +1,6 @@
 """MaxSim, late interaction's score of a query and a document.
 
-Shapes: Q queries of N tokens, P documents of M tokens, D dimension.
+Shapes: Q queries of N tokens, P documents of M tokens, D dimension; K documents of each query.
 """
 
 from __future__ import annotations
@@ -47,3 +47,24 @@ def mean_maxsim_scores(
     """
     scores_QP = maxsim_scores(query_QND, query_mask_QN, document_PMD, document_mask_PM)
     return scores_QP / query_mask_QN.sum(dim=1, keepdim=True).clamp(min=1).to(torch.float32)
+
+
+def mean_maxsim_of_own(
+    query_QND: Tensor, query_mask_QN: Tensor, document_QKMD: Tensor, document_mask_QKM: Tensor
+) -> Tensor:
+    """`mean_maxsim_scores` (Q, K) of each query with K documents of its own; gradients flow.
+
+    Args:
+        query_QND: float (Q, N, D), unit vectors.
+        query_mask_QN: bool (Q, N).
+        document_QKMD: float (Q, K, M, D), unit vectors.
+        document_mask_QKM: bool (Q, K, M); a document without tokens scores 0.
+    """
+    num_queries, num_documents, width, _ = document_QKMD.shape
+    similarity = query_QND @ document_QKMD.flatten(1, 2).transpose(1, 2)
+    similarity = similarity.view(num_queries, -1, num_documents, width)
+    similarity = similarity.masked_fill(~document_mask_QKM.unsqueeze(1), float("-inf"))
+    empty_QK = ~document_mask_QKM.any(dim=-1)
+    unused = empty_QK.unsqueeze(1) | ~query_mask_QN.unsqueeze(-1)
+    scores_QK = similarity.amax(dim=-1).masked_fill(unused, 0.0).sum(dim=1)
+    return scores_QK / query_mask_QN.sum(dim=1, keepdim=True).clamp(min=1).to(torch.float32)

@@ -30,7 +30,7 @@ class BM25Index:
     """
 
     def __init__(self, documents: Texts, k1: float = 0.9, b: float = 0.4) -> None:
-        bm25s = _bm25s()
+        bm25s = import_bm25s()
         identifiers = list(documents)
         self.document_ids = [identifiers[i] for i in tie_order(identifiers)]
         tokens = [words(documents[document]) for document in self.document_ids]
@@ -82,7 +82,12 @@ def bm25_runs(
     return runs
 
 
-def _bm25s() -> Any:
+def import_bm25s() -> Any:
+    """The package bm25s, which is an optional dependency.
+
+    Raises:
+        InputError: it is not installed.
+    """
     try:
         import bm25s
     except ImportError as error:

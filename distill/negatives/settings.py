@@ -1,0 +1,100 @@
+"""Where hard negatives come from and what guards against false ones (no torch)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from distill.errors import InputError
+
+#: Steps between two minings with the student where the recipe names none.
+DEFAULT_EVERY_STEPS = 100
+#: Steps whose sentences are mined together where lists do not depend on the student.
+STATIC_WINDOW_STEPS = 25
+
+
+@dataclass(frozen=True, kw_only=True)
+class NegativeSettings:
+    """Extra English documents for each pair, beside the batch's own, in the ranking objectives.
+
+    Static negatives are those nearest to the English sentence, found once. Dynamic ones are
+    those nearest to the translation as the student encodes it, found again every few steps for
+    the pairs that come next (ANCE: Xiong et al., ICLR 2021, with the encoder of the present step).
+    """
+
+    kind: Literal["none", "static", "dynamic"] = "none"
+    """No hard negatives, those of a fixed retriever, or those of the student in training."""
+    source: Literal["bm25", "teacher"] | None = None
+    """Retriever of static negatives; none for BM25. Dynamic ones are always the student's."""
+    num_per_pair: int = 4
+    """Negatives of each pair; fewer where the guards leave fewer."""
+    every_steps: int | None = None
+    """Steps between two minings with the student; none for 100. Dynamic only."""
+    depth: int = 50
+    """Sentences that the first stage (BM25, or mean vectors) hands on to the guards."""
+    skip_top: int = 0
+    """Best-ranked sentences that are passed over: the nearest are often paraphrases."""
+    max_score_ratio: float = 0.95
+    """Sentences that score more than this share of the own sentence's score, with the English
+    sentence as the query, are taken for paraphrases (positive-aware mining: Moreira et al.,
+    arXiv 2407.15831). The scores are BM25's or the teacher's, never the student's. 1 for no
+    guard but against what scores above the sentence itself."""
+
+    def __post_init__(self) -> None:
+        if self.kind == "none":
+            changed = [name for name in _FIELDS if getattr(self, name) != _FIELDS[name]]
+            if changed:
+                raise InputError(
+                    f"negatives.{changed[0]} with negatives.kind none",
+                    "negatives for it to act on",
+                    "set negatives.kind=static or dynamic, or leave it out",
+                )
+        if self.kind == "dynamic" and self.source is not None:
+            raise InputError(
+                f"negatives.source: {self.source} with dynamic negatives",
+                "none: the student finds them",
+                "leave it out, or set negatives.kind=static",
+            )
+        if self.kind == "static" and self.every_steps is not None:
+            raise InputError(
+                f"negatives.every_steps: {self.every_steps} with static negatives",
+                "none: they are found once",
+                "leave it out, or set negatives.kind=dynamic",
+            )
+        for name in ("num_per_pair", "every_steps"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise InputError(f"negatives.{name}: {value}", "1 or more", "raise it")
+        if self.skip_top < 0:
+            raise InputError(f"negatives.skip_top: {self.skip_top}", "0 or more", "raise it")
+        if self.depth < self.skip_top + self.num_per_pair:
+            raise InputError(
+                f"negatives.depth: {self.depth}",
+                f"at least skip_top + num_per_pair, {self.skip_top + self.num_per_pair}",
+                "raise it",
+            )
+        if not 0 < self.max_score_ratio <= 1:
+            raise InputError(
+                f"negatives.max_score_ratio: {self.max_score_ratio}",
+                "more than 0, at most 1",
+                "correct it",
+            )
+
+    @property
+    def by_teacher(self) -> bool:
+        """Whether mining needs the teacher's vectors of all sentences."""
+        return self.kind == "dynamic" or self.source == "teacher"
+
+    @property
+    def window_steps(self) -> int:
+        """Optimizer steps whose pairs are mined together."""
+        if self.kind == "dynamic":
+            return self.every_steps or DEFAULT_EVERY_STEPS
+        return STATIC_WINDOW_STEPS
+
+
+_FIELDS = {
+    name: field.default
+    for name, field in NegativeSettings.__dataclass_fields__.items()
+    if name != "kind"
+}
