@@ -7,7 +7,10 @@ BIN := $(VENV)/bin
 TORCH := torch==2.13.0
 HAS_DRIVER := $(shell nvidia-smi >/dev/null 2>&1 && echo yes)
 
-.PHONY: demo test test-fast lint clean
+# The real readers, each in its own environment: PyLate pins older versions of transformers.
+READERS := .venv-readers
+
+.PHONY: demo test test-fast test-roundtrips lint clean
 
 demo: $(VENV)/installed
 	$(BIN)/python launch/demo/run.py
@@ -17,6 +20,18 @@ test: $(VENV)/installed-dev
 
 test-fast: $(VENV)/installed-dev
 	$(BIN)/python -m pytest -m "not slow" $(PYTEST_FLAGS)
+
+test-roundtrips: $(VENV)/installed-dev $(READERS)/installed
+	PYLATE_PYTHON=$(CURDIR)/$(READERS)/pylate/bin/python \
+	SENTENCE_TRANSFORMERS_PYTHON=$(CURDIR)/$(READERS)/sentence-transformers/bin/python \
+	$(BIN)/python -m pytest tests/export/test_round_trips.py $(PYTEST_FLAGS)
+
+$(READERS)/installed:
+	$(PYTHON) -m venv $(READERS)/pylate
+	$(READERS)/pylate/bin/python -m pip install --quiet "pylate==1.6.0"
+	$(PYTHON) -m venv $(READERS)/sentence-transformers
+	$(READERS)/sentence-transformers/bin/python -m pip install --quiet "sentence-transformers>=6.2,<7"
+	touch $@
 
 lint: $(VENV)/installed-dev
 	$(BIN)/ruff check .
@@ -39,4 +54,4 @@ $(VENV)/installed-dev: $(VENV)/installed
 	touch $@
 
 clean:
-	rm -rf $(VENV) runs models downloads data_shards/demo
+	rm -rf $(VENV) $(READERS) runs models downloads data_shards/demo

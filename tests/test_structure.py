@@ -41,6 +41,15 @@ ALLOWED = {
     "distill.evaluation": LEAVES
     | {"distill.collectives", "distill.encoders", "distill.tokens", "distill.transport"},
     "distill.studies": LEAVES | {"distill.config", "distill.config_file", "distill.evaluation"},
+    "distill.export": LEAVES
+    | {
+        "data_shards.format",
+        "distill.config",
+        "distill.config_file",
+        "distill.encoders",
+        "distill.evaluation.results",
+        "distill.process",
+    },
     "distill.config": LEAVES
     | {
         "distill.encoders.settings",

@@ -11,24 +11,31 @@ import hashlib
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, fields
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from safetensors.torch import save_file
+from torch import Tensor
 from transformers import AutoModel, AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
 from distill.encoders.late_interaction import LateInteractionEncoder
-from distill.encoders.settings import TextSettings
+from distill.encoders.layouts import (
+    DENSE,
+    SETTINGS_FILE,
+    STANFORD_FILE,
+    Layout,
+    local_directory,
+    read_layout,
+)
+from distill.encoders.projection import fresh_projection, identity_projection, read_projection
+from distill.encoders.settings import PLAIN_TEXT, TextSettings
 from distill.encoders.text import TextEncoder
 from distill.errors import InputError
 
-_SETTINGS_FILE = "config_sentence_transformers.json"
-_DENSE = "1_Dense"
 _IDENTITY = "torch.nn.modules.linear.Identity"
 
 
@@ -55,9 +62,9 @@ def check_model_source(source: str, where: str, allow_downloads: bool) -> None:
         )
 
 
-def is_late_interaction(source: str) -> bool:
-    """Whether a local directory already holds a projection and text settings."""
-    return (Path(source) / _DENSE / "model.safetensors").is_file()
+def is_late_interaction(source: str, allow_downloads: bool = False) -> bool:
+    """Whether a model already has a projection and text settings, in any layout."""
+    return read_layout(local_directory(source, allow_downloads)).kind != "bare"
 
 
 def load_encoder(
@@ -67,12 +74,14 @@ def load_encoder(
     embedding_dimension: int = 128,
     seed: int = 0,
     allow_downloads: bool = False,
+    bare: Literal["fresh", "identity"] = "fresh",
 ) -> tuple[LateInteractionEncoder, TextEncoder]:
-    """Load an encoder in float32 with its tokenizer.
+    """Load an encoder in float32 with its tokenizer, from any layout of `distill.encoders.layouts`.
 
-    A late-interaction directory brings its own projection and text settings. A bare backbone gets
+    A late-interaction model brings its own projection and text settings. A bare backbone gets
     a fresh projection drawn with `seed`, and the markers of `settings` as new tokens whose vectors
-    start at the mean of the vectors of "query" and "document".
+    start at the mean of the vectors of "query" and "document"; or, with ``bare="identity"``, stays
+    what it is: its own hidden states, no marker, no skip list.
 
     Args:
         source: a directory, or a hub id where `allow_downloads`.
@@ -83,24 +92,29 @@ def load_encoder(
         InputError: `source` is no model, or its files cannot be read.
     """
     check_model_source(source, "model", allow_downloads)
-    local = not allow_downloads
+    layout = read_layout(local_directory(source, allow_downloads))
     try:
-        tokenizer = AutoTokenizer.from_pretrained(source, local_files_only=local)
-        backbone = _load_backbone(source, local)
+        tokenizer = AutoTokenizer.from_pretrained(layout.path, local_files_only=True)
+        backbone = _load_backbone(layout)
     except (OSError, ValueError, KeyError, SafetensorError, RuntimeError) as error:
+        if isinstance(error, InputError):
+            raise
         first_line = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
         raise InputError(
             f"model {source}: {first_line}",
             "a complete model directory with config, weights and tokenizer",
             "make or copy the model again",
         ) from error
-    if is_late_interaction(source):
-        settings = settings or read_text_settings(source)
-        projection = _load_projection(Path(source) / _DENSE, backbone.config.hidden_size)
+    hidden = backbone.config.hidden_size
+    if layout.settings is not None:
+        settings = settings or with_markers(layout.settings, tokenizer)
+        projection = read_projection(layout, hidden)
+    elif bare == "identity":
+        settings = settings or PLAIN_TEXT
+        projection = identity_projection(hidden)
     else:
         settings = settings or TextSettings()
-        generator = torch.Generator().manual_seed(seed)
-        projection = _fresh_projection(backbone.config.hidden_size, embedding_dimension, generator)
+        projection = fresh_projection(hidden, embedding_dimension, seed)
         _add_markers(tokenizer, backbone, settings)
     return LateInteractionEncoder(backbone, projection), TextEncoder(tokenizer, settings)
 
@@ -120,41 +134,43 @@ def _quiet_transformers() -> Iterator[None]:
             transformers_logging.enable_progress_bar()
 
 
-def _load_backbone(source: str, local: bool) -> Any:
+def _load_backbone(layout: Layout) -> Any:
     with _quiet_transformers():
-        return AutoModel.from_pretrained(
-            source, local_files_only=local, trust_remote_code=False, dtype=torch.float32
+        backbone, report = AutoModel.from_pretrained(
+            layout.path,
+            local_files_only=True,
+            trust_remote_code=False,
+            dtype=torch.float32,
+            output_loading_info=True,
         )
-
-
-def _linear(weight_DH: Tensor) -> nn.Linear:
-    layer = nn.Linear(weight_DH.shape[1], weight_DH.shape[0], bias=False)
-    with torch.no_grad():
-        layer.weight.copy_(weight_DH)
-    return layer
-
-
-def _fresh_projection(hidden: int, dimension: int, generator: torch.Generator) -> nn.Linear:
-    # Orthogonal rows keep the backbone's angles as far as D dimensions can.
-    weight = torch.empty(dimension, hidden)
-    nn.init.orthogonal_(weight, generator=generator)
-    return _linear(weight)
-
-
-def _load_projection(directory: Path, hidden: int) -> nn.Linear:
-    try:
-        weight = load_file(directory / "model.safetensors")["linear.weight"].float()
-    except (OSError, KeyError, SafetensorError) as error:
+    missing = sorted(
+        key
+        for key in report["missing_keys"]
+        if not key.startswith("pooler.") and "position_ids" not in key
+    )
+    if missing:
         raise InputError(
-            f"projection {directory}: {error}", "linear.weight (D, H)", "make the model again"
-        ) from error
-    if weight.shape[1] != hidden:
-        raise InputError(
-            f"projection {directory} takes {weight.shape[1]} features",
-            f"the backbone's {hidden}",
-            "use a projection that was trained with this backbone",
+            f"{layout.path}: weights without {missing[0]} and {len(missing) - 1} more",
+            f"all of a {backbone.config.model_type} model",
+            "copy the model again",
         )
-    return _linear(weight)
+    return backbone
+
+
+def with_markers(settings: TextSettings, tokenizer: Any) -> TextSettings:
+    """Turn a prompt that is one entry of the vocabulary into a marker.
+
+    MultiVectorEncoder writes both as prompts: "[Q] " or "[unused0] ", which is one token, and
+    "query: ", which is text.
+    """
+    vocabulary = tokenizer.get_vocab()
+    changes = {}
+    for side in ("query", "document"):
+        prompt = getattr(settings, f"{side}_prompt")
+        token = next((form for form in (prompt, prompt.strip()) if form in vocabulary), None)
+        if token:
+            changes.update({f"{side}_prompt": "", f"{side}_prefix": token})
+    return replace(settings, **changes)
 
 
 def _add_markers(tokenizer: Any, backbone: Any, settings: TextSettings) -> None:
@@ -173,20 +189,21 @@ def _add_markers(tokenizer: Any, backbone: Any, settings: TextSettings) -> None:
             table[tokenizer.convert_tokens_to_ids(prefix)] = table[pieces].mean(dim=0)
 
 
-def read_text_settings(source: str) -> TextSettings:
-    """Text settings of a late-interaction directory; keys of other readers are passed over."""
-    path = Path(source) / _SETTINGS_FILE
-    try:
-        stored = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, json.JSONDecodeError) as error:
-        raise InputError(f"{path}: {error}", "the model's text settings", "export it again") from (
-            error
+def read_text_settings(source: str, allow_downloads: bool = False) -> TextSettings:
+    """Text settings of a late-interaction model as `load_encoder` honours them.
+
+    Raises:
+        InputError: a bare backbone, which has none.
+    """
+    layout = read_layout(local_directory(source, allow_downloads))
+    if layout.settings is None:
+        raise InputError(
+            f"{source}: a bare backbone", "a late-interaction model", "train one from it first"
         )
-    known = {field.name for field in fields(TextSettings)}
-    chosen = {key: value for key, value in stored.items() if key in known}
-    if "skiplist_words" in chosen:
-        chosen["skiplist_words"] = tuple(chosen["skiplist_words"])
-    return TextSettings(**chosen)
+    if layout.settings.query_prompt or layout.settings.document_prompt:
+        tokenizer = AutoTokenizer.from_pretrained(layout.path, local_files_only=True)
+        return with_markers(layout.settings, tokenizer)
+    return layout.settings
 
 
 def save_encoder(
@@ -205,7 +222,7 @@ def save_encoder(
             ``projection.weight``); one rank writes.
     """
     directory = Path(directory)
-    (directory / _DENSE).mkdir(parents=True, exist_ok=True)
+    (directory / DENSE).mkdir(parents=True, exist_ok=True)
     if state is None:
         state = model.state_dict()
     backbone_state = {
@@ -219,13 +236,16 @@ def save_encoder(
         )
     text.tokenizer.save_pretrained(directory)
     weight = state["projection.weight"].detach().float().cpu().contiguous()
-    save_file({"linear.weight": weight}, directory / _DENSE / "model.safetensors")
+    dense = {"linear.weight": weight}
+    if "projection.bias" in state:
+        dense["linear.bias"] = state["projection.bias"].detach().float().cpu().contiguous()
+    save_file(dense, directory / DENSE / "model.safetensors")
     _write_json(
-        directory / _DENSE / "config.json",
+        directory / DENSE / "config.json",
         {
             "in_features": weight.shape[1],
             "out_features": weight.shape[0],
-            "bias": False,
+            "bias": "linear.bias" in dense,
             "activation_function": _IDENTITY,
             "use_residual": False,
         },
@@ -236,21 +256,27 @@ def save_encoder(
         "path": "",
         "type": "sentence_transformers.models.Transformer",
     }
-    dense = {"idx": 1, "name": "1", "path": _DENSE, "type": "pylate.models.Dense.Dense"}
-    (directory / "modules.json").write_text(json.dumps([transformer, dense], indent=2) + "\n")
+    module = {"idx": 1, "name": "1", "path": DENSE, "type": "pylate.models.Dense.Dense"}
+    (directory / "modules.json").write_text(json.dumps([transformer, module], indent=2) + "\n")
     settings = text.settings
+    prompts = {
+        "query_prompt": settings.query_prompt,
+        "document_prompt": settings.document_prompt,
+    }
     _write_json(
         directory / "sentence_bert_config.json",
         {"max_seq_length": settings.document_length, "do_lower_case": False},
     )
     _write_json(
-        directory / _SETTINGS_FILE,
+        directory / SETTINGS_FILE,
         {
-            **asdict(settings),
+            **{
+                key: value for key, value in asdict(settings).items() if value or key not in prompts
+            },
             "skiplist_words": list(settings.skiplist_words),
             "model_type": "ColBERT",
             "similarity_fn_name": "MaxSim",
-            "prompts": {},
+            "prompts": {key.removesuffix("_prompt"): text for key, text in prompts.items() if text},
             "default_prompt_name": None,
         },
     )
@@ -263,7 +289,8 @@ def _write_json(path: Path, value: dict[str, Any]) -> None:
 def encoder_hash(source: str | Path) -> str:
     """SHA-256 over the weights, tokenizer and settings of a local directory: a model's identity."""
     digest = hashlib.sha256()
-    names = ("*.safetensors", "1_Dense/*.safetensors", "tokenizer.json", "config*.json", "*.bin")
+    names = ["*.safetensors", "1_Dense/*.safetensors", "tokenizer.json", "config*.json", "*.bin"]
+    names += [STANFORD_FILE, "[2-9]_Dense/*.safetensors"]
     paths = sorted({path for name in names for path in Path(source).glob(name)})
     for path in paths:
         digest.update(str(path.relative_to(source)).encode())

@@ -20,6 +20,10 @@ class TextSettings:
     """Marker token put after the first special token of a query; empty for none."""
     document_prefix: str = "[D] "
     """Marker token put after the first special token of a document; empty for none."""
+    query_prompt: str = ""
+    """Text put in front of a query before it is tokenised, such as "query: "; none where empty."""
+    document_prompt: str = ""
+    """Text put in front of a document before it is tokenised; none where empty."""
     query_length: int = 32
     """Tokens a query is truncated to, special tokens and marker included."""
     document_length: int = 180
@@ -37,3 +41,7 @@ class TextSettings:
             # First and last special token, marker and one token of text.
             if value < 4:
                 raise InputError(f"{name}: {value}", "at least 4 tokens", "raise it")
+
+
+#: A backbone's own tokens: no marker, no skip list.
+PLAIN_TEXT = TextSettings(query_prefix="", document_prefix="", skiplist_words=())

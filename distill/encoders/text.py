@@ -21,7 +21,7 @@ class TextEncoder:
 
     A text becomes ``first special token, marker, text, last special token``, as PyLate and
     Stanford ColBERT lay it out. Padding reaches the longest text of the batch, or
-    `query_length` where queries are expanded with [MASK].
+    `query_length` where queries are expanded with [MASK]. A prompt is text like any other.
 
     Args:
         tokenizer: a transformers tokenizer that holds the markers as single tokens.
@@ -67,6 +67,7 @@ class TextEncoder:
     def queries(self, texts: Sequence[str]) -> Tokens:
         """Tokens of queries; with expansion, all of `query_length` and all scoring."""
         settings = self.settings
+        texts = [settings.query_prompt + text for text in texts]
         rows = self._rows(texts, settings.query_length, self._query_marker)
         if not settings.do_query_expansion:
             return self._pad(rows, max(map(len, rows), default=1))
@@ -81,6 +82,7 @@ class TextEncoder:
 
     def documents(self, texts: Sequence[str]) -> Tokens:
         """Tokens of documents; those on the skip list take no part in scoring."""
+        texts = [self.settings.document_prompt + text for text in texts]
         rows = self._rows(texts, self.settings.document_length, self._document_marker)
         tokens = self._pad(rows, max(map(len, rows), default=1))
         skipped = torch.from_numpy(np.isin(tokens.input_ids.numpy(), self._skipped_ids))

@@ -1,27 +1,22 @@
 """Encoder directories in the layouts of this field's tools.
 
-- PyLate, and what this package exports: ``1_Dense`` and text settings; read by the encoders' room
-- sentence-transformers' MultiVectorEncoder: ``1_Dense``, a mask module, prompts
+- late interaction, in the layouts that the encoders' room reads
 - sentence-transformers' SentenceTransformer: one pooled vector per text, which MaxSim scores too
-- Stanford ColBERT: ``artifact.metadata`` and a checkpoint with ``linear.weight``
 """
 
 from __future__ import annotations
 
 import json
-import string
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional
-from transformers import AutoConfig, AutoModel, AutoTokenizer
+from transformers import AutoModel, AutoTokenizer
 
 from distill.encoders.directory import encoder_hash, load_encoder
-from distill.encoders.late_interaction import LateInteractionEncoder
 from distill.encoders.settings import TextSettings
 from distill.encoders.text import TextEncoder
 from distill.errors import InputError
@@ -38,91 +33,14 @@ def load_any(path: Path) -> tuple[nn.Module, TextEncoder, str]:
     Raises:
         InputError: the directory has no known layout, or lacks a file of it.
     """
-    if (path / "artifact.metadata").is_file():
-        model, text = _load_stanford(path)
-        return model, text, encoder_hash(path)
     modules = _read_json(path / "modules.json") if (path / "modules.json").is_file() else []
     kinds = [str(module.get("type", "")).rsplit(".", 1)[-1] for module in modules]
     if "Pooling" in kinds:
         pooling = path / str(modules[kinds.index("Pooling")]["path"]) / "config.json"
         pooled, pooled_text = _load_pooled(path, pooling)
         return pooled, pooled_text, encoder_hash(path)
-    settings = _multi_vector_settings(path, modules, kinds)
-    model, text = load_encoder(str(path), settings=settings)
+    model, text = load_encoder(str(path))
     return model, text, encoder_hash(path)
-
-
-def _multi_vector_settings(
-    path: Path, modules: list[dict[str, Any]], kinds: list[str]
-) -> TextSettings | None:
-    """Text settings of a MultiVectorEncoder; None for a layout that holds them itself."""
-    stored = path / "config_sentence_transformers.json"
-    if not stored.is_file() or _read_json(stored).get("model_type") != "MultiVectorEncoder":
-        return None
-    record = _read_json(stored)
-    prompts = record.get("prompts") or {}
-    skipped: Sequence[str] = ()
-    if "MultiVectorMask" in kinds:
-        mask = path / str(modules[kinds.index("MultiVectorMask")]["path"]) / "config.json"
-        skipped = _read_json(mask).get("skiplist_words") or ()
-    known = {
-        key: record[key]
-        for key in ("query_length", "document_length", "do_query_expansion")
-        if key in record
-    }
-    return TextSettings(
-        query_prefix=prompts.get("query") or "",
-        document_prefix=prompts.get("document") or "",
-        skiplist_words=tuple(skipped),
-        **known,
-    )
-
-
-def _load_stanford(path: Path) -> tuple[LateInteractionEncoder, TextEncoder]:
-    """A checkpoint of Stanford's ColBERT (its colbertv2.0, for example)."""
-    metadata = _read_json(path / "artifact.metadata")
-    state = _read_state(path)
-    if "linear.weight" not in state:
-        raise InputError(f"{path}: no linear.weight", "a ColBERT checkpoint", "check the path")
-    config = AutoConfig.from_pretrained(path, local_files_only=True)
-    backbone = AutoModel.from_config(config)
-    prefix = f"{backbone.base_model_prefix}."
-    weights = {key.removeprefix(prefix): value for key, value in state.items()}
-    missing, _ = backbone.load_state_dict(weights, strict=False)
-    missing = [
-        key for key in missing if not key.startswith("pooler.") and "position_ids" not in key
-    ]
-    if missing:
-        raise InputError(
-            f"{path}: weights without {missing[0]} and {len(missing) - 1} more",
-            f"all of a {config.model_type} model under {prefix}",
-            "copy the checkpoint again",
-        )
-    weight = state["linear.weight"].float()
-    projection = nn.Linear(weight.shape[1], weight.shape[0], bias=False)
-    with torch.no_grad():
-        projection.weight.copy_(weight)
-    settings = TextSettings(
-        query_prefix=metadata.get("query_token_id", "[unused0]"),
-        document_prefix=metadata.get("doc_token_id", "[unused1]"),
-        query_length=int(metadata.get("query_maxlen") or 32),
-        document_length=int(metadata.get("doc_maxlen") or 220),
-        do_query_expansion=True,
-        attend_to_expansion_tokens=bool(metadata.get("attend_to_mask_tokens", False)),
-        skiplist_words=tuple(string.punctuation) if metadata.get("mask_punctuation", True) else (),
-    )
-    tokenizer = AutoTokenizer.from_pretrained(path, local_files_only=True)
-    return LateInteractionEncoder(backbone, projection), TextEncoder(tokenizer, settings)
-
-
-def _read_state(path: Path) -> dict[str, Tensor]:
-    if (path / "model.safetensors").is_file():
-        return load_file(path / "model.safetensors")
-    if (path / "pytorch_model.bin").is_file():
-        return torch.load(path / "pytorch_model.bin", map_location="cpu", weights_only=True)
-    raise InputError(
-        f"{path}: neither model.safetensors nor pytorch_model.bin", "weights", "copy them there"
-    )
 
 
 class PooledEncoder(nn.Module):

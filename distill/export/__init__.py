@@ -1,0 +1,1 @@
+"""A finished run as one directory that PyLate, sentence-transformers and ColBERT readers load."""

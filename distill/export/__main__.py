@@ -1,0 +1,118 @@
+"""``python -m distill.export RUN OUT``: a finished run as a directory that others load."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from distill.config import Recipe
+from distill.config_file import load_settings, plain_settings
+from distill.errors import InputError, one_line_errors
+from distill.process import prepare_process
+
+
+def export(options: argparse.Namespace) -> None:
+    """Write, check and describe the directory.
+
+    Raises:
+        InputError: `run` holds no finished student, or `output` is in use.
+    """
+    from distill.encoders.directory import load_encoder
+    from distill.export.card import last_results, model_card
+    from distill.export.check import check_directory
+    from distill.export.directory import write_directory
+    from distill.export.onnx_files import require_onnx, write_onnx
+
+    source = _student(options.run, options.which)
+    if options.output.exists() and any(options.output.iterdir()) and not options.force:
+        raise InputError(
+            f"{options.output}: not empty", "a new directory", "name another, or add --force"
+        )
+    if options.onnx:
+        require_onnx()
+    recipe = load_settings(Recipe, options.run / "config.yaml")
+    encoder, text = load_encoder(str(source))
+    encoder.eval()
+    options.output.mkdir(parents=True, exist_ok=True)
+    write_directory(options.output, encoder, text, recipe.name)
+    checks = check_directory(options.output, encoder, text)
+    if options.onnx:
+        checks += write_onnx(options.output, encoder, text)
+    step = _best_step(options.run) if options.which == "best" else None
+    card = model_card(recipe, last_results(options.run, step), encoder.embedding_dimension, checks)
+    (options.output / "README.md").write_text(card, encoding="utf-8")
+    (options.output / "recipe.yaml").write_text(
+        yaml.safe_dump(portable(plain_settings(recipe)), sort_keys=False, allow_unicode=True),
+        encoding="utf-8",
+    )
+    print("\n".join([*checks, f"exported to {options.output}"]))
+
+
+def _student(run: Path, which: str) -> Path:
+    source = run / which
+    if not (run / "config.yaml").is_file() or not (source / "config.json").is_file():
+        others = [name for name in ("student", "best") if (run / name).is_dir()]
+        raise InputError(
+            f"{run}: no {which}/ beside a config.yaml",
+            "the directory of a finished training run",
+            f"add --which {others[0]}" if others else "let the run finish, or correct the path",
+        )
+    return source
+
+
+def _best_step(run: Path) -> int | None:
+    """The step whose student is in ``best/``, from the run's last checkpoint."""
+    states = sorted(
+        run.glob("checkpoints/step-*/state.json"), key=lambda path: path.stat().st_mtime
+    )
+    if not states:
+        return None
+    best = json.loads(states[-1].read_text(encoding="utf-8")).get("best") or {}
+    return best.get("best_step")
+
+
+def portable(value: Any) -> Any:
+    """The same settings without this machine's directories: absolute paths become names."""
+    if isinstance(value, dict):
+        return {key: portable(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [portable(item) for item in value]
+    if isinstance(value, str) and value.startswith("/"):
+        return Path(value).name
+    return value
+
+
+def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
+    """The command line's options."""
+    parser = argparse.ArgumentParser(prog="python -m distill.export", description=__doc__)
+    parser.add_argument("run", type=Path, help="directory of a finished training run")
+    parser.add_argument("output", type=Path, help="directory to write")
+    parser.add_argument(
+        "--which",
+        choices=("student", "best"),
+        default="student",
+        help="the last student or the best",
+    )
+    parser.add_argument("--onnx", action="store_true", help="also onnx/model.onnx and an int8 one")
+    parser.add_argument(
+        "--force", action="store_true", help="write into a directory that is in use"
+    )
+    return parser.parse_args(arguments)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Command line."""
+    options = parse_arguments(sys.argv[1:] if arguments is None else arguments)
+    prepare_process()
+    with one_line_errors():
+        export(options)
+
+
+if __name__ == "__main__":
+    main()
