@@ -25,16 +25,17 @@ from distill.zero import Engines
 
 
 def load_collections(recipe: Recipe) -> list[Collection]:
-    """The recipe's collections, each with the recipe's pairs that it has queries for.
+    """The recipe's collections, each with the wanted pairs that it has queries for.
 
     Raises:
         InputError: a collection is broken or has none of the pairs.
     """
+    wanted = recipe.evaluation.pairs or recipe.pairs
     found = []
     for path in recipe.evaluation.collections:
         collection = load_collection(path)
-        pairs = [pair for pair in recipe.pairs if pair in collection.pairs]
-        found.append(select_pairs(collection, pairs or recipe.pairs))
+        pairs = [pair for pair in wanted if pair in collection.pairs]
+        found.append(select_pairs(collection, pairs or wanted))
     return found
 
 

@@ -137,6 +137,10 @@ TRAIN_CASES: dict[str, tuple[Callable[..., Arguments], str]] = {
         lambda w, t: train_with(w, "data.mixing.temperature=3"),
         "set kind to 'temperature'",
     ),
+    "evaluated pair that no collection has": (
+        lambda w, t: train_with(w, "evaluation.pairs=[yo-en]"),
+        "no queries for yo-en",
+    ),
     "no collection there": (
         lambda w, t: train_with(w, f"evaluation.collections=[{t / 'none'}]"),
         "none",

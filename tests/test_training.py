@@ -231,6 +231,15 @@ def test_any_other_pair_works_by_its_code(tiny_world, tmp_path):
     assert "eval/yoruba/AP/yo-en" in finished.tags()
 
 
+def test_a_language_that_is_not_trained_on_can_be_evaluated(tiny_world):
+    options = ["pairs=[sw-en]", "evaluation.pairs=[so-en]", "evaluation.every_steps=0"]
+    finished = launch(tiny_world, "transfer", PLAIN, *options)
+    path = finished.directory / f"evaluation/colours/step-{STEPS}/results.json"
+    assert all(set(result["pairs"]) == {"so-en"} for result in json.loads(path.read_text()))
+    assert "train/share/so-en" not in finished.tags()
+    assert "train/share/sw-en" in finished.tags()
+
+
 def test_training_stops_early_and_keeps_the_best_step(tiny_world):
     # With a rate this small no evaluation can beat the first by rounding to equal ranks.
     options = [

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from distill.errors import InputError
+from distill.languages import parse_pair
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -15,6 +16,9 @@ class EvaluationSettings:
 
     collections: tuple[Path, ...] = ()
     """Directories of collections; each is evaluated for every pair it has queries for."""
+    pairs: tuple[str, ...] = ()
+    """Language pairs that are evaluated, where these are not those trained on: what training on
+    one language does for another."""
     before_training: bool = True
     """Evaluate all collections at step 0 too, where the student is what it starts from."""
     every_steps: int = 0
@@ -41,6 +45,8 @@ class EvaluationSettings:
                 raise InputError(
                     f"evaluation.{name}: {getattr(self, name)}", f"{least} or more", "raise it"
                 )
+        for code in self.pairs:
+            parse_pair(code, "evaluation.pairs")
         names = [path.name for path in self.collections]
         for name in self.during:
             if name not in names:

@@ -47,6 +47,19 @@ def _study_arguments(command: argparse.ArgumentParser) -> None:
     )
 
 
+def parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    """Options, with the overrides wherever they stand on the command line."""
+    options, rest = parser().parse_known_args(argv)
+    if any("=" not in text or text.startswith("-") for text in rest):
+        parser().parse_args(argv)
+    # argparse takes none after an option with subcommands, and gives them to --only after names.
+    only = getattr(options, "only", [])
+    taken = [text for text in only if "=" in text]
+    options.only = [text for text in only if "=" not in text]
+    options.overrides = [*getattr(options, "overrides", []), *taken, *rest]
+    return options
+
+
 def run(options: argparse.Namespace, study: Study, cells: list[Cell]) -> int:
     """Run the chosen cells and the baselines; the exit status."""
     if options.jobs < 1:
@@ -105,11 +118,7 @@ def show_studies(folder: Path) -> int:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run one command; bad input ends it with one line and exit status 2."""
-    # Overrides may stand after options, too, which argparse does not take with subcommands.
-    options, rest = parser().parse_known_args(argv)
-    if any("=" not in text or text.startswith("-") for text in rest):
-        parser().parse_args(argv)
-    options.overrides = [*getattr(options, "overrides", []), *rest]
+    options = parse(argv)
     with one_line_errors():
         if options.command == "list":
             sys.exit(show_studies(options.folder))

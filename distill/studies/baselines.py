@@ -82,7 +82,8 @@ def baselines_of(study: Study, cells: list[Cell]) -> list[Baseline]:
         if path.name not in (*study.dev_collections, *study.test_collections):
             continue
         offered = load_collection(path).pairs
-        pairs = [pair for pair in recipe.pairs if pair in offered]
+        wanted = recipe.evaluation.pairs or recipe.pairs
+        pairs = [pair for pair in wanted if pair in offered]
         command = [sys.executable, "-m", "distill.evaluation", "evaluate", str(path)]
         command += ["--teacher", recipe.teacher, "--bm25", "--pairs", ",".join(pairs)]
         command += ["--output", str(output), "--batch-size", str(recipe.evaluation.batch_size)]

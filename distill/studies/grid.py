@@ -113,14 +113,15 @@ def cells_of(study: Study) -> list[Cell]:
         for variant in variants:
             if seed in variant.seeds:
                 cells.append(_cell(study, len(cells), variant, seed))
-    known = {path.name for path in cells[0].recipe.evaluation.collections}
-    for name in (*study.dev_collections, *study.test_collections):
-        if name not in known:
-            raise InputError(
-                f"study {study.name}: collection {name!r}",
-                f"one of the recipe's: {', '.join(sorted(known)) or 'none'}",
-                "add its directory to evaluation.collections",
-            )
+    for cell in cells:
+        known = {path.name for path in cell.recipe.evaluation.collections}
+        for name in (*study.dev_collections, *study.test_collections):
+            if name not in known:
+                raise InputError(
+                    f"study {study.name}, variant {cell.variant}: collection {name!r}",
+                    f"one of the recipe's: {', '.join(sorted(known)) or 'none'}",
+                    "add its directory to evaluation.collections",
+                )
     return cells
 
 

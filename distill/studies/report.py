@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from distill.config_file import base_directory
 from distill.evaluation.results import replace_text
@@ -117,10 +118,10 @@ def _collection(values: StudyValues, comparisons: Comparisons, collection: str, 
     if not systems:
         return ""
     pairs = list(dict.fromkeys(p for s in systems for p in comparisons.pairs(s, collection)))
-    groups = [g for g in GROUPS if any(_mean(values, s, collection, g) for s in systems)]
+    groups = [g for g in GROUPS if any(values.mean(s, collection, g) for s in systems)]
     columns = [*pairs, *(_GROUP_TITLES[group] for group in groups)]
     best = {
-        name: max(_mean(values, variant, collection, name) or 0.0 for variant in values.variants)
+        name: max(values.mean(variant, collection, name) or 0.0 for variant in values.variants)
         for name in (*pairs, *groups)
     }
     lines = [
@@ -131,7 +132,7 @@ def _collection(values: StudyValues, comparisons: Comparisons, collection: str, 
         marks = _marks(comparisons, study.baseline, system, collection)
         cells = []
         for name in (*pairs, *groups):
-            mean = _mean(values, system, collection, name)
+            mean = values.mean(system, collection, name)
             if mean is None:
                 cells.append("")
                 continue
@@ -150,10 +151,6 @@ def _collection(values: StudyValues, comparisons: Comparisons, collection: str, 
         f"seeds; Holm over the pairs of a row)."
     )
     return "\n".join([f"## {kind}: {collection}", "", *lines, "", caption])
-
-
-def _mean(values: StudyValues, system: str, collection: str, name: str) -> float | None:
-    return values.mean(system, collection, name)
 
 
 def _ordered(values: StudyValues) -> list[str]:
@@ -231,18 +228,19 @@ def _settings(study: Study) -> str:
     """What each variant is."""
     variants = variants_of(study)
     first = variants[0].overrides
-    common = {
+    common = [
         key
         for key, value in first.items()
         if all(key in v.overrides and v.overrides[key] == value for v in variants)
-    }
-    lines = []
+    ]
+    lines = [f"All: {_shown(first, common)}", ""] if common else []
     for variant in variants:
-        own = [
-            f"`{key}={yaml_value(value)}`"
-            for key, value in variant.overrides.items()
-            if key not in common or len(variants) == 1
-        ]
-        described = f"{variant.description}; " if variant.description else ""
-        lines.append(f"- **{variant.name}**: {described}{' '.join(own) or 'the base recipe'}")
+        own = [key for key in variant.overrides if key not in common]
+        parts = [variant.description, _shown(variant.overrides, own)]
+        text = "; ".join(part for part in parts if part)
+        lines.append(f"- **{variant.name}**: {text or 'nothing else'}")
     return "\n".join([f"## Settings, over `{_relative(study.recipe)}`", "", *lines])
+
+
+def _shown(overrides: Mapping[str, Any], keys: Sequence[str]) -> str:
+    return " ".join(f"`{key}={yaml_value(overrides[key])}`" for key in keys)

@@ -75,7 +75,10 @@ class Runner:
 
     @contextmanager
     def handing_on_signals(self) -> Iterator[None]:
-        """SIGINT, SIGTERM and SIGUSR1 stop the cells after a checkpoint; a second one kills."""
+        """SIGINT, SIGTERM and SIGUSR1 stop the cells after a checkpoint; Ctrl-C twice kills.
+
+        Schedulers repeat the other two, since a process that is starting may miss the first.
+        """
         numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
         previous = {number: signal.signal(number, self._stop) for number in numbers}
         try:
@@ -85,9 +88,10 @@ class Runner:
                 signal.signal(number, handler)
 
     def _stop(self, number: int, frame: FrameType | None) -> None:
+        kill = self.stopping > 0 and number == signal.SIGINT
         self.stopping += 1
         for job in [*(running.job for running in self._running), *self._others]:
-            job.stop() if self.stopping == 1 else job.kill()
+            job.kill() if kill else job.stop()
 
     def run_cells(self, cells: Sequence[Cell]) -> None:
         """Run what is not finished; ends early when a signal to stop came."""

@@ -13,7 +13,7 @@ from pydantic import ConfigDict
 from distill.config_file import base_directory, load_settings
 from distill.errors import InputError
 
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.,+=-]*")
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.,+-]*")
 #: What the study itself sets in every cell's recipe.
 _OWNED = ("name", "runs", "seed", "launch.threads_per_process")
 

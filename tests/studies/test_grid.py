@@ -8,7 +8,7 @@ import yaml
 from distill.config import Recipe
 from distill.config_file import load_settings
 from distill.errors import InputError
-from distill.studies.__main__ import main
+from distill.studies.__main__ import main, parse
 from distill.studies.grid import cells_of, choose_cells, variants_of, yaml_value
 from distill.studies.settings import flatten, load_study
 
@@ -116,6 +116,20 @@ def test_commands_show_cells_and_studies(write, capsys, tmp_path):
     assert "accelerate launch --num_processes 1" in printed
     assert "seed=3" in printed
     assert "3 cells\tWhich is best?" in printed
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["run", "s", "a=1", "b=2", "--only", "x", "y", "--jobs", "2"],
+        ["run", "--only", "x", "y", "--jobs", "2", "s", "a=1", "b=2"],
+        ["run", "s", "--jobs", "2", "a=1", "--only", "x", "y", "b=2"],
+    ],
+)
+def test_overrides_may_stand_anywhere(arguments):
+    options = parse(arguments)
+    assert (options.only, options.jobs) == (["x", "y"], 2)
+    assert sorted(options.overrides) == ["a=1", "b=2"]
 
 
 def test_report_without_a_finished_cell_is_refused(write, tmp_path, capsys):
