@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from distill.errors import InputError
 from distill.stream.batch import Batch, MicroBatchDraws, MicroBatches, side_tokens
@@ -69,6 +70,8 @@ class BitextStream:
         max_bad_fraction: share of unreadable samples that is borne.
         endless: go on from epoch to epoch.
         prefetch_batches: micro-batches that each worker prepares ahead.
+        pin_memory: whether batches lie in pinned memory, for copies beside compute; None where
+            there is a CUDA device.
         pad_multiple: batches are padded to a multiple of so many tokens, for few shapes.
         stored_tokens: read the tokens that `stored_tokens.store_tokens` kept beside the shards.
         cache: where copies of shards go that are elsewhere or compressed.
@@ -97,6 +100,7 @@ class BitextStream:
         max_bad_fraction: float = 0.001,
         endless: bool = False,
         prefetch_batches: int = 4,
+        pin_memory: bool | None = None,
         pad_multiple: int = 1,
         stored_tokens: bool = False,
         cache: ShardCache | None = None,
@@ -131,6 +135,7 @@ class BitextStream:
         self.micro_batch, self.rank, self.world_size = micro_batch, rank, world_size
         self.endless, self.num_workers = endless, num_workers
         self._prefetch_batches = prefetch_batches
+        self._pin_memory = _pinned(pin_memory)
         self._require_one_batch(split)
         self._dataset = MicroBatches(
             SampleReader(shards, cache),
@@ -225,7 +230,11 @@ class BitextStream:
     def __iter__(self) -> Iterator[Batch]:
         issued: deque[Step] = deque()
         batches = load_batches(
-            self._dataset, self._asked_for(issued), self.num_workers, self._prefetch_batches
+            self._dataset,
+            self._asked_for(issued),
+            self.num_workers,
+            self._prefetch_batches,
+            self._pin_memory,
         )
         try:
             while True:
@@ -282,6 +291,14 @@ class BitextStream:
                 draws = self.plan.take(*window)
                 numbers = np.unique(draws.shard + self._first_shard[draws.pair])
                 self._prefetcher.fetch(window, numbers.tolist())
+
+
+def _pinned(wanted: bool | None) -> bool:
+    if wanted and not torch.cuda.is_available():
+        raise InputError(
+            "pin_memory without a CUDA device", "a device to copy to", "leave pin_memory out"
+        )
+    return torch.cuda.is_available() if wanted is None else wanted
 
 
 def _require_rank(rank: int, world_size: int) -> None:

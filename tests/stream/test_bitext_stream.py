@@ -275,6 +275,8 @@ if sys.argv[3] == "fail":
     [
         ("fail", "fork"),
         pytest.param("return", "fork", marks=pytest.mark.slow),
+        pytest.param("fail", "forkserver", marks=pytest.mark.slow),
+        pytest.param("return", "spawn", marks=pytest.mark.slow),
     ],
 )
 def test_workers_leave_signals_to_the_parent_and_end_with_it(make_shards, end, start_method):
