@@ -12,7 +12,9 @@ from distill import collectives
 from distill.config import Recipe
 from distill.encoders.directory import is_late_interaction, load_encoder, read_text_settings
 from distill.encoders.late_interaction import LateInteractionEncoder, freeze, num_parameters
+from distill.encoders.settings import TextSettings
 from distill.encoders.text import TextEncoder
+from distill.encoders.text_directory import load_text
 from distill.errors import InputError
 from distill.objectives.combination import CombinedObjective
 from distill.objectives.encodings import Need, RunFacts
@@ -35,13 +37,7 @@ def build_encoders(
             teacher's.
     """
     load = functools.partial(load_encoder, allow_downloads=recipe.allow_downloads)
-    source = recipe.student.model or recipe.teacher
-    text_settings = recipe.student.text
-    teacher_settings = (
-        read_text_settings(recipe.teacher) if is_late_interaction(recipe.teacher) else None
-    )
-    if text_settings is None and not is_late_interaction(source):
-        text_settings = teacher_settings
+    source, text_settings = _student_source(recipe)
     dimension = _projection_width(recipe)
     student, student_text = load(
         source, settings=text_settings, embedding_dimension=dimension, seed=recipe.seed
@@ -71,6 +67,26 @@ def build_encoders(
 
     engines = prepare(accelerator, student, optimizer, load_teacher)
     return engines, student_text, texts[0]
+
+
+def load_texts(recipe: Recipe) -> tuple[TextEncoder, TextEncoder]:
+    """The tokenisations of student and teacher, those of `build_encoders`; reads no weights.
+
+    Raises:
+        InputError: a model has no tokenizer that can be read.
+    """
+    source, settings = _student_source(recipe)
+    load = functools.partial(load_text, allow_downloads=recipe.allow_downloads)
+    return load(source, settings=settings), load(recipe.teacher)
+
+
+def _student_source(recipe: Recipe) -> tuple[str, TextSettings | None]:
+    """Where the student starts, and its text settings where its directory has none."""
+    source, settings = recipe.student.model or recipe.teacher, recipe.student.text
+    bare = not is_late_interaction(source)
+    if settings is None and bare and is_late_interaction(recipe.teacher):
+        settings = read_text_settings(recipe.teacher)
+    return source, settings
 
 
 def _projection_width(recipe: Recipe) -> int:
@@ -110,6 +126,11 @@ def build_stream(
         shuffle_window=data.shuffle_window,
         max_bad_fraction=data.max_bad_fraction,
         endless=True,
+        prefetch_batches=data.prefetch_batches,
+        pin_memory=data.pin_memory,
+        pad_multiple=data.pad_multiple,
+        stored_tokens=data.stored_tokens,
+        cache=data.cache.open(),
     )
 
 

@@ -5,14 +5,16 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-from distill.building import build_stream
+from distill.building import build_stream, load_texts
 from distill.checkpoint import checkpoints_in, read_state
 from distill.config import Recipe
 from distill.config_file import plain_settings, read_yaml
 from distill.encoders.directory import check_model_source, is_late_interaction
 from distill.errors import InputError
 from distill.run_evaluation import load_collections
+from distill.stream.settings import NO_EFFECT_ON_BATCHES
 from distill.tokens import Tokens
 from distill.zero import check_world
 
@@ -34,9 +36,17 @@ def check_inputs(recipe: Recipe) -> None:
     if recipe.student.model is not None:
         check_model_source(recipe.student.model, "student.model", recipe.allow_downloads)
     load_collections(recipe)
-    # Reads manifests and indexes only: no worker starts, nothing is tokenised.
-    build_stream(recipe, _no_tokens, _no_tokens, 0, int(os.environ.get("WORLD_SIZE", "1")))
+    _check_stream(recipe)
     _check_run_directory(recipe)
+
+
+def _check_stream(recipe: Recipe) -> None:
+    """Build the stream: reads manifests and indexes only, no worker starts."""
+    source, target = _no_tokens, _no_tokens
+    if recipe.data.stored_tokens or recipe.data.pad_multiple > 1:
+        student, teacher = load_texts(recipe)
+        source, target = student.queries, teacher.queries
+    build_stream(recipe, source, target, 0, int(os.environ.get("WORLD_SIZE", "1")))
 
 
 def _no_tokens(texts: Sequence[str]) -> Tokens:
@@ -92,9 +102,9 @@ def _check_resumable(recipe: Recipe) -> None:
             "the same number",
             f"launch with --num_processes {state.world_size}, or start a new run with name=",
         )
-    stored, given = (directory / "config.yaml"), plain_settings(recipe)
+    stored, given = (directory / "config.yaml"), _binding(plain_settings(recipe))
     if stored.is_file():
-        known = read_yaml(stored)
+        known = _binding(read_yaml(stored))
         changed = [
             key for key in given if key not in _FREE and given[key] != known.get(key, given[key])
         ]
@@ -104,3 +114,10 @@ def _check_resumable(recipe: Recipe) -> None:
                 "the same settings to go on",
                 "set name=ANOTHER, or remove the directory",
             )
+
+
+def _binding(settings: dict[str, Any]) -> dict[str, Any]:
+    """Settings without those of the stream that change no batch."""
+    data = settings.get("data") or {}
+    kept = {key: value for key, value in data.items() if key not in NO_EFFECT_ON_BATCHES}
+    return settings | {"data": kept}

@@ -17,7 +17,7 @@ from distill.errors import InputError
 from distill.evaluation.settings import EvaluationSettings
 from distill.languages import SEVEN_PAIRS, parse_pair
 from distill.objectives.settings import ObjectiveSettings
-from distill.stream.mixing import Mixing
+from distill.stream.settings import DataSettings
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,45 +42,6 @@ class OptimizerSettings:
         _not_negative("optimizer.weight_decay", self.weight_decay)
         _not_negative("optimizer.warmup_steps", self.warmup_steps)
         _not_negative("optimizer.max_grad_norm", self.max_grad_norm)
-
-
-@dataclass(frozen=True, kw_only=True)
-class DataSettings:
-    """Shards, their mixing and the batches cut from them."""
-
-    shards: tuple[str, ...] = ()
-    """Directories with a manifest, as ``python -m data_shards build`` writes them: here or behind
-    a URL; or tars of one pair, ``sw-en=PATTERN`` or ``sw-en=pipe:COMMAND``."""
-    split: str = "train"
-    """Split of the shards that is trained on."""
-    micro_batch: int = 32
-    """Sentence pairs of each rank in each forward."""
-    accumulation_steps: int = 1
-    """Micro-batches whose gradients are added up before an optimizer step."""
-    num_workers: int = 1
-    """Reading processes of each rank; 0 reads in the training process."""
-    mixing: Mixing = field(default_factory=Mixing)
-    """Share of each language pair in the stream."""
-    shuffle_window: int = 16384
-    """Samples of a pair that are shuffled together, after the shards."""
-    bucket_window: int = 4096
-    """Samples sorted by length together, so that batches have little padding; 0 for none."""
-    bucket_size: int = 256
-    """Neighbours by length that stay together in a bucket window."""
-    max_bad_fraction: float = 0.001
-    """Share of unreadable samples that is borne before the run stops."""
-
-    def __post_init__(self) -> None:
-        _positive("data.micro_batch", self.micro_batch)
-        _positive("data.accumulation_steps", self.accumulation_steps)
-        _not_negative("data.num_workers", self.num_workers)
-        _not_negative("data.max_bad_fraction", self.max_bad_fraction)
-        if not self.shards:
-            raise InputError(
-                "data.shards: none",
-                "a directory of shards",
-                "build one with python -m data_shards build and set data.shards=[DIRECTORY]",
-            )
 
 
 @dataclass(frozen=True, kw_only=True)

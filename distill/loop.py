@@ -21,7 +21,7 @@ from distill.checkpoint import TrainState
 from distill.config import Recipe
 from distill.errors import InputError
 from distill.evaluation.encoding import EvaluationStoppedError
-from distill.monitoring import Curves, Progress, RunningMeans, Throughput
+from distill.monitoring import Curves, Progress, RunningMeans, Throughput, stream_figures
 from distill.objectives.combination import CombinedObjective, CombinedOutput
 from distill.objectives.encodings import Encodings
 from distill.optimization import learning_rate_at, set_learning_rate
@@ -107,6 +107,7 @@ def train(training: Training) -> bool:
             values = {**means.reduce(), **throughput.reduce()}
             values.update({"train/lr": rate, "train/grad_norm": grad_norm})
             values["train/skipped_steps"] = state.num_skipped_steps
+            values.update(stream_figures(training.stream.drawn(), training.stream.faults))
             training.curves.scalars(values, state.step)
             progress.advance(
                 f"loss {values['train/loss']:.4f}, {values['perf/pairs_per_second']:.0f} pairs/s"

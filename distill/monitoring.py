@@ -119,6 +119,28 @@ class Curves:
             self._writer.close()
 
 
+def stream_figures(drawn: Mapping[str, int], faults: Mapping[str, int]) -> dict[str, float]:
+    """What the stream has given so far. Collective.
+
+    ``stream/share/<pair>`` is a language's share of all samples since the first step;
+    ``stream/faults/<reason>`` counts samples that all ranks could not read since they were started,
+    ``stream/faults/all`` those of any reason.
+
+    Args:
+        drawn: samples of each pair, all ranks together.
+        faults: samples that this rank could not read, by reason.
+    """
+    total = max(sum(drawn.values()), 1)
+    values = {f"stream/share/{pair}": count / total for pair, count in drawn.items()}
+    counted: Counter[str] = Counter()
+    for of_rank in collectives.gather_objects(dict(faults)):
+        counted.update(of_rank)
+    values["stream/faults/all"] = float(counted.total())
+    for reason, count in counted.items():
+        values[f"stream/faults/{reason.replace(' ', '_')}"] = float(count)
+    return values
+
+
 class RunningMeans:
     """Sums between two log steps, reduced over ranks once: no sync and no collective per step.
 

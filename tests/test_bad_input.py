@@ -132,6 +132,22 @@ TRAIN_CASES: dict[str, tuple[Callable[..., Arguments], str]] = {
         lambda w, t: train_with(w, "data.micro_batch=5000"),
         "lower micro_batch",
     ),
+    "batches ahead without workers": (
+        lambda w, t: train_with(w, "data.num_workers=0", "data.prefetch_batches=2"),
+        "set data.num_workers to 1 or more",
+    ),
+    "buckets without a window": (
+        lambda w, t: train_with(w, "data.bucket_window=0", "data.bucket_size=32"),
+        "set data.bucket_window",
+    ),
+    "cache of shards that are here": (
+        lambda w, t: train_with(w, f"data.cache.folder={t}"),
+        "leave data.cache out",
+    ),
+    "tokens that were not stored": (
+        lambda w, t: train_with(w, "data.stored_tokens=true"),
+        "run python -m distill.store_tokens RECIPE",
+    ),
     "no split of that name": (lambda w, t: train_with(w, "data.split=test"), "test"),
     "contradicting mixing": (
         lambda w, t: train_with(w, "data.mixing.temperature=3"),

@@ -55,7 +55,7 @@ ALLOWED = {
         "distill.encoders.settings",
         "distill.evaluation.settings",
         "distill.objectives.settings",
-        "distill.stream.mixing",
+        "distill.stream.settings",
     },
     "distill.collectives": set(),
     "distill.tokens": set(),

@@ -33,7 +33,7 @@ from distill.encoders.layouts import (
 )
 from distill.encoders.projection import fresh_projection, identity_projection, read_projection
 from distill.encoders.settings import PLAIN_TEXT, TextSettings
-from distill.encoders.text import TextEncoder
+from distill.encoders.text import TextEncoder, missing_markers
 from distill.errors import InputError
 
 _IDENTITY = "torch.nn.modules.linear.Identity"
@@ -175,7 +175,7 @@ def with_markers(settings: TextSettings, tokenizer: Any) -> TextSettings:
 
 def _add_markers(tokenizer: Any, backbone: Any, settings: TextSettings) -> None:
     words = {settings.query_prefix: "query", settings.document_prefix: "document"}
-    missing = [prefix for prefix in words if prefix and prefix not in tokenizer.get_added_vocab()]
+    missing = missing_markers(tokenizer, settings)
     if not missing:
         return
     tokenizer.add_tokens(missing)

@@ -16,6 +16,13 @@ from distill.errors import InputError
 from distill.tokens import Tokens
 
 
+def missing_markers(tokenizer: Any, settings: TextSettings) -> list[str]:
+    """Markers that a bare backbone's tokenizer does not have as tokens of their own yet."""
+    known = tokenizer.get_added_vocab()
+    prefixes = (settings.query_prefix, settings.document_prefix)
+    return [prefix for prefix in dict.fromkeys(prefixes) if prefix and prefix not in known]
+
+
 class TextEncoder:
     """Tokenises queries and documents for one encoder. Picklable, so that workers can use it.
 

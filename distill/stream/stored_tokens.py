@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -45,8 +45,13 @@ def store_tokens(
     tokenize: Tokenize,
     pairs: Sequence[str] | None = None,
     split: str = "train",
+    cache: ShardCache | None = None,
+    progress: Callable[[int], None] = lambda num_pairs: None,
 ) -> int:
     """Tokenise one side of all samples and keep the tokens beside the shards.
+
+    Needs memory for the tokens of one shard. A shard has its tokens whole or not at all, so that
+    the same call goes on after a kill.
 
     Args:
         roots: folders of shards.
@@ -54,6 +59,8 @@ def store_tokens(
         tokenize: the tokenisation, that of the stream which is to read them.
         pairs: language pairs; all that there are where None.
         split: "train" or "dev".
+        cache: copies of compressed shards.
+        progress: called with the number of pairs of each shard that is done.
 
     Returns:
         The number of shards that were tokenised; those that have their tokens are left alone.
@@ -64,7 +71,7 @@ def store_tokens(
     if side not in ("source", "target"):
         raise InputError(f"side: {side!r}", "source or target", "choose one")
     root_list = [roots] if isinstance(roots, (str, Path)) else list(roots)
-    cache = ShardCache()
+    cache = cache or ShardCache()
     found = find_shards(root_list, pairs, split, cache)
     shards = [shard for listed in found.values() for shard in listed]
     reader = SampleReader(shards, cache)
@@ -75,6 +82,7 @@ def store_tokens(
         if not path.exists():
             _write(path, _tokenised(reader, number, side, tokenize), pad_id)
             written += 1
+        progress(shard.num_pairs)
     reader.close()
     return written
 
@@ -155,6 +163,6 @@ def open_stored(shards: Sequence[ShardFile], side: str, tokenize: Tokenize) -> S
             raise InputError(
                 f"{path}: no such file",
                 f"tokens of the {side} side by this tokenisation",
-                "run distill.stream.stored_tokens.store_tokens, or set stored_tokens to false",
+                "run python -m distill.store_tokens RECIPE, or set data.stored_tokens=false",
             )
     return StoredSide(paths, padding_id(tokenize))

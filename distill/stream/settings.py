@@ -1,0 +1,127 @@
+"""Settings of the stream in a recipe, ``data.…`` (no torch)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from distill.errors import InputError
+from distill.stream.mixing import Mixing
+from distill.stream.sources import ShardCache, is_url
+
+_PREFETCH_BATCHES, _BUCKET_SIZE = 4, 256
+
+#: Settings of `DataSettings` that change no batch, so that a training run may go on with others.
+NO_EFFECT_ON_BATCHES = ("num_workers", "prefetch_batches", "pin_memory", "stored_tokens", "cache")
+
+
+@dataclass(frozen=True, kw_only=True)
+class CacheSettings:
+    """Copies of shards that are behind a URL or a command."""
+
+    folder: Path | None = None
+    """Folder of the copies, on a disk of each machine; none for the user's cache folder."""
+    limit_gib: float | None = None
+    """Copies used longest ago are deleted beyond this size; none keeps all."""
+    attempts: int = 5
+    """How often a copy is tried before its shard counts as unreadable."""
+    backoff_seconds: float = 0.5
+    """Pause after the first failure; doubled after each further one."""
+    timeout_seconds: float = 30.0
+    """How long a server may be silent."""
+
+    def __post_init__(self) -> None:
+        _at_least(1, "data.cache.attempts", self.attempts)
+        _at_least(0, "data.cache.backoff_seconds", self.backoff_seconds)
+        for name in ("timeout_seconds", "limit_gib"):
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise InputError(f"data.cache.{name}: {value}", "more than 0", "raise it")
+
+    def open(self) -> ShardCache:
+        """The cache itself."""
+        chosen = {} if self.folder is None else {"folder": self.folder}
+        return ShardCache(
+            **chosen,
+            attempts=self.attempts,
+            backoff_seconds=self.backoff_seconds,
+            timeout_seconds=self.timeout_seconds,
+            limit_gib=self.limit_gib,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataSettings:
+    """Shards, their mixing and the batches cut from them."""
+
+    shards: tuple[str, ...] = ()
+    """Directories with a manifest, as ``python -m data_shards build`` writes them: here or behind
+    a URL; or tars of one pair, ``sw-en=PATTERN`` or ``sw-en=pipe:COMMAND``."""
+    split: str = "train"
+    """Split of the shards that is trained on."""
+    micro_batch: int = 32
+    """Sentence pairs of each rank in each forward."""
+    accumulation_steps: int = 1
+    """Micro-batches whose gradients are added up before an optimizer step."""
+    num_workers: int = 1
+    """Reading processes of each rank; 0 reads in the training process."""
+    prefetch_batches: int = _PREFETCH_BATCHES
+    """Micro-batches that each reading process prepares ahead."""
+    pin_memory: bool | None = None
+    """Whether batches lie in pinned memory, for copies beside compute; none where there is CUDA."""
+    mixing: Mixing = field(default_factory=Mixing)
+    """Share of each language pair in the stream."""
+    shuffle_window: int = 16384
+    """Samples of a pair that are shuffled together, after the shards; 0 for the stored order."""
+    bucket_window: int = 4096
+    """Samples sorted by length together, so that batches have little padding; 0 for none."""
+    bucket_size: int = _BUCKET_SIZE
+    """Neighbours by length that stay together in a bucket window."""
+    pad_multiple: int = 1
+    """Batches are padded to a multiple of so many tokens, for few shapes."""
+    stored_tokens: bool = False
+    """Read the tokens that ``python -m distill.store_tokens RECIPE`` kept beside the shards."""
+    max_bad_fraction: float = 0.001
+    """Share of unreadable samples that is borne before the run stops."""
+    cache: CacheSettings = field(default_factory=CacheSettings)
+    """Copies of shards that are elsewhere."""
+
+    def __post_init__(self) -> None:
+        for name in ("micro_batch", "accumulation_steps", "prefetch_batches", "bucket_size"):
+            _at_least(1, f"data.{name}", getattr(self, name))
+        _at_least(1, "data.pad_multiple", self.pad_multiple)
+        for name in ("num_workers", "shuffle_window", "bucket_window", "max_bad_fraction"):
+            _at_least(0, f"data.{name}", getattr(self, name))
+        if not self.shards:
+            raise InputError(
+                "data.shards: none",
+                "a directory of shards",
+                "build one with python -m data_shards build and set data.shards=[DIRECTORY]",
+            )
+        if self.prefetch_batches != _PREFETCH_BATCHES and not self.num_workers:
+            raise InputError(
+                f"data.prefetch_batches: {self.prefetch_batches} with data.num_workers: 0",
+                "processes that prepare batches ahead",
+                "set data.num_workers to 1 or more, or leave prefetch_batches out",
+            )
+        if self.bucket_size != _BUCKET_SIZE and not self.bucket_window:
+            raise InputError(
+                f"data.bucket_size: {self.bucket_size} with data.bucket_window: 0",
+                "a window to sort by length",
+                "set data.bucket_window, or leave bucket_size out",
+            )
+        if self.cache != CacheSettings() and not any(map(_may_be_copied, self.shards)):
+            raise InputError(
+                "data.cache with shards in folders here",
+                "shards behind a URL or a command, which are copied",
+                "leave data.cache out",
+            )
+
+
+def _may_be_copied(shards: str) -> bool:
+    return is_url(shards) or "=" in shards
+
+
+def _at_least(least: float, name: str, value: float) -> None:
+    if not value >= least:
+        raise InputError(f"{name}: {value}", f"{least} or more", "raise it")

@@ -1,0 +1,107 @@
+"""Two training processes on few shards, on damaged ones, and with a language that has none."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from data_shards.format import index_name, read_index, read_manifest
+
+pytestmark = pytest.mark.slow
+
+ROOT = Path(__file__).resolve().parent.parent
+DDP = [str(Path(sys.executable).parent / "torchrun"), "--standalone", "--nproc-per-node", "2"]
+
+
+def run(command: list[str], *overrides: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [*command, *overrides],
+        cwd=ROOT,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+
+
+def train(world, name: str, *overrides: str) -> subprocess.CompletedProcess[str]:
+    options = [f"name={name}", "max_steps=6", "log_every_steps=2", "evaluation.collections=[]"]
+    options += ["checkpoint.every_steps=0", *overrides]
+    return run([*DDP, "distill/train.py", str(world.recipe)], *options)
+
+
+def curves(world, name: str) -> dict[str, list[float]]:
+    events = EventAccumulator(str(world.root / "runs" / name / "tensorboard"))
+    events.Reload()
+    return {tag: [point.value for point in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
+
+
+def build(world, folder: Path, num_shards: int) -> Path:
+    bitext = world.root / "bitext"
+    command = [sys.executable, "-m", "data_shards", "build", str(folder), "--quiet"]
+    command += ["--num-shards", str(num_shards)]
+    for pair in ("sw-en", "so-en"):
+        command += ["--pair", f"{pair}={bitext / pair}.tsv"]
+    result = run(command)
+    assert result.returncode == 0, result.stderr
+    return folder
+
+
+def test_two_processes_on_five_shards_of_which_one_is_damaged(tiny_world, tmp_path):
+    shards = build(tiny_world, tmp_path / "shards", num_shards=5)
+    shard = read_manifest(shards).pairs["sw-en"].splits["train"].shards[0]
+    with (shards / shard.name).open("r+b") as file:
+        for entry in read_index(shards / index_name(shard.name)):
+            file.seek(int(entry["offset"]))
+            file.write(b"#")
+    result = train(
+        tiny_world,
+        "five-shards",
+        f"data.shards=[{shards}]",
+        "data.max_bad_fraction=0.5",
+        "data.mixing={kind: weights, weights: {sw-en: 3, so-en: 1}}",
+    )
+    assert result.returncode == 0, result.stderr
+    found = curves(tiny_world, "five-shards")
+    assert len(found["train/loss"]) == 3
+    # 96 samples of two ranks so far, within one of three quarters.
+    assert abs(found["stream/share/sw-en"][-1] - 0.75) <= 1 / 96 + 1e-6
+    assert found["stream/share/sw-en"][-1] + found["stream/share/so-en"][-1] == pytest.approx(1)
+    faults = found["stream/faults/wrong_checksum"]
+    assert faults == found["stream/faults/all"][-len(faults) :]
+    # A fifth of the 72 samples of sw-en is expected; none of the replacements counts again.
+    assert 5 <= faults[-1] <= 30
+    assert faults == sorted(faults)
+    # Past the budget, both stop together, and the message names a sample.
+    result = train(tiny_world, "over-budget", f"data.shards=[{shards}]")
+    assert result.returncode != 0
+    assert "wrong checksum" in result.stderr
+    assert "python -m data_shards verify" in result.stderr
+
+
+def test_two_processes_on_one_shard_with_stored_tokens(tiny_world, tmp_path):
+    shards = build(tiny_world, tmp_path / "shards", num_shards=1)
+    option = f"data.shards=[{shards}]"
+    stored = run([sys.executable, "-m", "distill.store_tokens", str(tiny_world.recipe)], option)
+    assert stored.returncode == 0, stored.stderr
+    for name in ("live", "stored"):
+        result = train(tiny_world, name, option, f"data.stored_tokens={name == 'stored'}")
+        assert result.returncode == 0, result.stderr
+    live, stored_curves = curves(tiny_world, "live"), curves(tiny_world, "stored")
+    assert stored_curves["train/loss"] == live["train/loss"]
+
+
+def test_a_language_without_bitext_fails_at_once_with_the_remedy(tiny_world):
+    result = train(tiny_world, "empty", "pairs=[sw-en,fi-en]")
+    assert result.returncode != 0
+    lines = [line for line in result.stderr.splitlines() if line.startswith("error (rank")]
+    assert lines
+    assert "no samples of fi-en" in lines[0]
+    assert "build shards of fi-en, or leave it out of the pairs" in lines[0]
+    assert "Traceback" not in lines[0]
