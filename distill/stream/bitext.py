@@ -142,7 +142,7 @@ class BitextStream:
             side_tokens("source", tokenize_source, shards, stored_tokens, pad_multiple),
             side_tokens("target", tokenize_target, shards, stored_tokens, pad_multiple),
         )
-        self._prefetcher = ShardPrefetcher(shards, cache)
+        self._prefetcher = ShardPrefetcher(shards, self._first_shard, cache)
         self._cursor = Cursor(0, 0)
         self._budget = FaultBudget(max_bad_fraction, self.num_pairs / world_size)
         self.seconds_waited = 0.0
@@ -273,24 +273,10 @@ class BitextStream:
         for step in steps:
             issued.append(step)
             if self._prefetcher.is_needed:
-                self._fetch_ahead(step.before)
+                self._prefetcher.fetch_ahead(self.plan, step.before, self.endless)
             draws = Draws.concatenate([self.plan.take(*part) for part in step.parts])
             shard = draws.shard + self._first_shard[draws.pair]
             yield MicroBatchDraws(draws.pair, shard, draws.row, step.num_filled)
-
-    def _fetch_ahead(self, cursor: Cursor) -> None:
-        """Have the shards of this window and the next copied while others are read."""
-        start, stop = self.plan.window_of(cursor.position)
-        windows = [(cursor.epoch, start, stop)]
-        if stop < self.num_pairs:
-            windows.append((cursor.epoch, *self.plan.window_of(stop)))
-        elif self.endless:
-            windows.append((cursor.epoch + 1, *self.plan.window_of(0)))
-        for window in windows:
-            if self._prefetcher.is_new(window):
-                draws = self.plan.take(*window)
-                numbers = np.unique(draws.shard + self._first_shard[draws.pair])
-                self._prefetcher.fetch(window, numbers.tolist())
 
 
 def _pinned(wanted: bool | None) -> bool:

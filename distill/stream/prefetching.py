@@ -5,7 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
+import numpy as np
+
 from distill.errors import InputError
+from distill.stream.cursor import Cursor
+from distill.stream.plan import Plan
 from distill.stream.shards import ShardFile
 from distill.stream.sources import ShardCache, is_url
 
@@ -21,22 +25,34 @@ class ShardPrefetcher:
 
     Args:
         shards: all shards of the stream.
+        first_shard: number of the first shard of each pair among them.
         cache: where the copies go.
     """
 
-    def __init__(self, shards: Sequence[ShardFile], cache: ShardCache) -> None:
-        self._shards, self._cache = shards, cache
+    def __init__(
+        self, shards: Sequence[ShardFile], first_shard: np.ndarray, cache: ShardCache
+    ) -> None:
+        self._shards, self._first_shard, self._cache = shards, first_shard, cache
         self.is_needed = any(_is_elsewhere(shard) for shard in shards)
         self._asked: list[tuple[int, int, int]] = []
         self._pool: ThreadPoolExecutor | None = None
 
-    def is_new(self, window: tuple[int, int, int]) -> bool:
-        """Whether the shards of a window (epoch, start, stop) have not been asked for yet."""
-        return window not in self._asked
+    def fetch_ahead(self, plan: Plan, cursor: Cursor, endless: bool) -> None:
+        """Have the shards of the cursor's window and the next copied while others are read."""
+        start, stop = plan.window_of(cursor.position)
+        windows = [(cursor.epoch, start, stop)]
+        if stop < plan.epoch_size:
+            windows.append((cursor.epoch, *plan.window_of(stop)))
+        elif endless:
+            windows.append((cursor.epoch + 1, *plan.window_of(0)))
+        for window in windows:
+            if window not in self._asked:
+                self._asked = [*self._asked[1 - _REMEMBERED :], window]
+                draws = plan.take(*window)
+                numbers = np.unique(draws.shard + self._first_shard[draws.pair])
+                self._fetch_shards(numbers.tolist())
 
-    def fetch(self, window: tuple[int, int, int], numbers: Sequence[int]) -> None:
-        """Start copying the shards of a window."""
-        self._asked = [*self._asked[1 - _REMEMBERED :], window]
+    def _fetch_shards(self, numbers: Sequence[int]) -> None:
         if self._pool is None:
             self._pool = ThreadPoolExecutor(_THREADS, "shard-prefetch")
         for number in numbers:
