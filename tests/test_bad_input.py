@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -193,6 +194,39 @@ TRAIN_CASES: dict[str, tuple[Callable[..., Arguments], str]] = {
         ),
         "set one weight above 0",
     ),
+    "loss that is off by its schedule": (
+        lambda w, t: train_with(
+            w,
+            "objectives.transport.schedule=[[0, 1], [3, 0]]",
+            "objectives.score_distillation.weight=0",
+        ),
+        "every weight is 0 in step 3",
+    ),
+    "schedule beyond the run": (
+        lambda w, t: train_with(w, "objectives.transport.schedule=[[100, 0], [200, 1]]"),
+        "changes within them",
+    ),
+    "schedule without a weight": (
+        lambda w, t: train_with(w, "objectives.anchor.schedule=[[0, 0], [3, 1]]"),
+        "set weight or leave it out",
+    ),
+    "schedule out of order": (
+        lambda w, t: train_with(w, "objectives.transport.schedule=[[3, 0], [1, 1]]"),
+        "sort the points",
+    ),
+    "discriminator without a width": (
+        lambda w, t: train_with(w, "objectives.adversarial.hidden_size=0"),
+        "objectives.adversarial.hidden_size: 0",
+    ),
+    "anchor on tokens that differ": (
+        lambda w, t: train_with(
+            w,
+            "objectives.anchor.weight=1",
+            f"student.model={w.backbone}",
+            "student.text.query_length=16",
+        ),
+        "set objectives.anchor.level=sentence",
+    ),
     "epsilon of zero": (
         lambda w, t: train_with(w, "objectives.transport.epsilon=0"),
         "epsilon",
@@ -250,6 +284,15 @@ CASES = [
     )
     for name, (make, message) in cases.items()
 ]
+
+
+@pytest.fixture(autouse=True)
+def signal_handlers():
+    """What a training run listens to is not left to the tests that follow."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGUSR1)}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 @pytest.mark.parametrize(
