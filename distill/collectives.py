@@ -66,11 +66,16 @@ def gather_padded(tensor: Tensor) -> tuple[Tensor, int]:
 
 def any_rank(flag: bool, device: torch.device | str = "cpu") -> bool:
     """Whether `flag` is true on at least one rank. Collective."""
+    return bool(max_over_ranks(int(flag), device))
+
+
+def max_over_ranks(number: int, device: torch.device | str = "cpu") -> int:
+    """The largest `number` of all ranks. Collective."""
     if world_size() == 1:
-        return flag
-    value = torch.tensor(int(flag), device=device)
+        return number
+    value = torch.tensor(number, device=device)
     dist.all_reduce(value, op=dist.ReduceOp.MAX)
-    return bool(value.item())
+    return int(value.item())
 
 
 def gather_objects(value: T) -> list[T]:

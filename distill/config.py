@@ -18,6 +18,7 @@ from distill.evaluation.settings import EvaluationSettings
 from distill.languages import SEVEN_PAIRS, parse_pair
 from distill.objectives.settings import ObjectiveSettings
 from distill.stream.settings import DataSettings
+from distill.survival.settings import CheckpointSettings
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,22 +64,6 @@ class StudentSettings:
         _not_negative("student.freeze_layers", self.freeze_layers)
         if not 0 <= self.dropout < 1:
             raise InputError(f"student.dropout: {self.dropout}", "0 <= dropout < 1", "lower it")
-
-
-@dataclass(frozen=True, kw_only=True)
-class CheckpointSettings:
-    """When the training state is written and what of it is kept."""
-
-    every_steps: int = 200
-    """Steps between checkpoints; 0 for none but the last."""
-    keep_last: int = 2
-    """Number of checkpoints kept."""
-    resume: Literal["auto", "never"] = "auto"
-    """Go on from the run directory's newest whole checkpoint, or refuse a used directory."""
-
-    def __post_init__(self) -> None:
-        _not_negative("checkpoint.every_steps", self.every_steps)
-        _positive("checkpoint.keep_last", self.keep_last)
 
 
 @dataclass(frozen=True, kw_only=True)

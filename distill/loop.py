@@ -6,11 +6,10 @@
 from __future__ import annotations
 
 import json
-import signal
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
-from types import FrameType
 
 import torch
 from accelerate import Accelerator
@@ -29,6 +28,7 @@ from distill.pair_encoding import PairEncoder
 from distill.plan_pictures import PlanPictures
 from distill.stream.batch import Batch
 from distill.stream.bitext import BitextStream
+from distill.survival.stopping import StopFlag, StoppedWaitingError
 from distill.zero import Engines
 
 #: Micro-batches in a row without a finite loss after which a run is given up.
@@ -39,20 +39,6 @@ class DivergedError(RuntimeError):
     """The loss was not finite several times in a row; raised on all ranks together."""
 
 
-@dataclass
-class StopFlag:
-    """Set by SIGTERM or SIGUSR1, which Slurm sends before a job's time is over."""
-
-    raised: bool = False
-    _previous: dict[int, object] = field(default_factory=dict)
-
-    def install(self) -> None:
-        """Listen from now on; the step that runs is finished first."""
-        for number in (signal.SIGTERM, signal.SIGUSR1):
-            self._previous[number] = signal.signal(number, self._raise)
-
-    def _raise(self, number: int, frame: FrameType | None) -> None:
-        self.raised = True
 
 
 @dataclass
@@ -100,7 +86,14 @@ def train(training: Training) -> bool:
     while state.step < recipe.max_steps:
         rate = learning_rate_at(state.step, recipe.max_steps, recipe.optimizer)
         set_learning_rate(training.engines.optimizer, rate)
-        grad_norm = _optimizer_step(training, batches, means, throughput)
+        try:
+            # All of a step's micro-batches first: a stop while waiting leaves no half step.
+            step_batches = [next(batches) for _ in range(recipe.data.accumulation_steps)]
+        except StoppedWaitingError:
+            training.save(state)
+            _say_stopped(training, progress)
+            return False
+        grad_norm = _optimizer_step(training, chain(step_batches, batches), means, throughput)
         state.step += 1
         state.stream = training.stream.state_dict()
         if state.step % recipe.log_every_steps == 0 or state.step == recipe.max_steps:
@@ -129,8 +122,7 @@ def train(training: Training) -> bool:
             training.save(state)
         throughput.resume(paused_at)
         if stopping and not last:
-            progress.say(f"stopped after step {state.step}; run the same command to go on")
-            progress.close()
+            _say_stopped(training, progress)
             return False
         if last:
             break
@@ -138,15 +130,34 @@ def train(training: Training) -> bool:
     return True
 
 
+def _say_stopped(training: Training, progress: Progress) -> None:
+    step, reason = training.state.step, training.stop.reason or "another rank's signal"
+    progress.say(f"stopped after step {step} ({reason}); run the same command to go on")
+    progress.close()
+
+
 def _agreed_batches(training: Training) -> Iterator[Batch]:
-    """The stream's batches; an error on one rank becomes an error on all."""
+    """The stream's batches; an error on one rank becomes an error on all.
+
+    Raises:
+        StoppedWaitingError: on all ranks, when a stop signal found one of them waiting.
+    """
     batches = iter(training.stream)
     while True:
-        batch, error = training.stream.take(batches)
-        if collectives.any_rank(error is not None, training.accelerator.device):
+        batch, error, stopped = None, None, False
+        try:
+            with training.stop.waiting():
+                batch, error = training.stream.take(batches)
+        except StoppedWaitingError:
+            stopped = True
+        found = 2 if error is not None else int(stopped)
+        found = collectives.max_over_ranks(found, training.accelerator.device)
+        if found == 2:
             raise error or InputError(
                 "another rank cannot read its bitext", "readable shards", "see its message"
             )
+        if found == 1:
+            raise StoppedWaitingError
         assert batch is not None, "an endless stream does not end"
         yield batch.to(training.accelerator.device)
 

@@ -19,8 +19,8 @@ from distill.evaluation.report_page import load_steps, write_page
 from distill.evaluation.selection import BestStep
 from distill.evaluation.systems import DocumentIndex, System, index_documents
 from distill.evaluation.table import format_table
-from distill.loop import StopFlag
 from distill.monitoring import Curves, Progress
+from distill.survival.stopping import StopFlag
 from distill.zero import Engines
 
 

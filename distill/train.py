@@ -35,13 +35,14 @@ from distill.encoders.directory import (
 from distill.encoders.text import TextEncoder
 from distill.errors import one_line_errors
 from distill.evaluation.encoding import EvaluationStoppedError
-from distill.loop import StopFlag, Training, train
+from distill.loop import Training, train
 from distill.monitoring import Curves
 from distill.pair_encoding import PairEncoder
 from distill.plan_pictures import PlanPictures
 from distill.process import prepare_process
 from distill.run_evaluation import RunEvaluation
 from distill.stream.bitext import BitextStream
+from distill.survival.stopping import EXIT_REQUEUE, StopFlag, end_process, ignore_signals
 from distill.zero import (
     BatchShape,
     Engines,
@@ -54,9 +55,6 @@ from distill.zero import (
 )
 
 DEFAULT_RECIPE = Path(__file__).resolve().parent.parent / "launch/recipes/demo.yaml"
-
-#: "Run me again and I go on": what Slurm's requeue scripts look for.
-EXIT_REQUEUE = 85
 
 USAGE = """usage: accelerate launch --config_file accelerate_config.yaml distill/train.py \
 [RECIPE.yaml] [key=value ...]
@@ -72,6 +70,8 @@ def run(recipe: Recipe) -> bool:
         InputError: see `check_inputs`; or shards and recipe disagree.
     """
     start = time.monotonic()
+    stop = StopFlag()
+    stop.install(recipe.checkpoint.wall_clock_minutes)
     check_inputs(recipe)
     shape = BatchShape(
         recipe.data.micro_batch, recipe.data.accumulation_steps, recipe.optimizer.max_grad_norm
@@ -79,8 +79,6 @@ def run(recipe: Recipe) -> bool:
     accelerator = start_accelerator(recipe.launch, shape)
     main = collectives.rank() == 0
     torch.manual_seed(recipe.seed)
-    stop = StopFlag()
-    stop.install()
     engines, student_text, teacher_text = build_encoders(recipe, accelerator)
     stream = build_stream(
         recipe,
@@ -215,9 +213,10 @@ def main(arguments: list[str] | None = None) -> None:
                 flush=True,
             )
         done = run(recipe)
+    ignore_signals()
     collectives.shut_down()
     if not done:
-        sys.exit(EXIT_REQUEUE)
+        end_process(EXIT_REQUEUE)
 
 
 if __name__ == "__main__":

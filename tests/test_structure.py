@@ -56,10 +56,12 @@ ALLOWED = {
         "distill.evaluation.settings",
         "distill.objectives.settings",
         "distill.stream.settings",
+        "distill.survival.settings",
     },
     "distill.collectives": set(),
     "distill.tokens": set(),
     "distill.monitoring": {"distill.collectives"},
+    "distill.survival": {"distill.collectives", "distill.errors"},
     "distill.checkpoint": {"distill.collectives", "distill.errors"},
     "distill.zero": {
         "distill.collectives",

@@ -20,7 +20,7 @@ from transformers import AutoModel
 
 from distill.checkpoint import checkpoints_in, read_state
 from distill.encoders.directory import encoder_hash, load_encoder
-from distill.train import EXIT_REQUEUE
+from distill.survival.stopping import EXIT_REQUEUE
 
 pytestmark = pytest.mark.slow
 
