@@ -89,11 +89,11 @@ def train(training: Training) -> bool:
         try:
             # All of a step's micro-batches first: a stop while waiting leaves no half step.
             step_batches = [next(batches) for _ in range(recipe.data.accumulation_steps)]
+            grad_norm = _optimizer_step(training, chain(step_batches, batches), means, throughput)
         except StoppedWaitingError:
             training.save(state)
             _say_stopped(training, progress)
             return False
-        grad_norm = _optimizer_step(training, chain(step_batches, batches), means, throughput)
         state.step += 1
         state.stream = training.stream.state_dict()
         if state.step % recipe.log_every_steps == 0 or state.step == recipe.max_steps:

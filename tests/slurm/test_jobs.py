@@ -16,7 +16,7 @@ pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).resolve().parents[2]
 #: Enough that a run is not over before a test has seen its first checkpoint.
-STEPS = 150
+STEPS = 60
 ENDED = {"COMPLETED", "CANCELLED", "FAILED", "TIMEOUT", "NODE_FAIL"}
 
 
@@ -52,7 +52,7 @@ def training(world, name: str, *overrides: str) -> list[str]:
         f"name={name}",
         f"max_steps={STEPS}",
         "evaluation.collections=[]",
-        "checkpoint.every_steps=5",
+        "checkpoint.every_steps=2",
         *overrides,
     ]
 
@@ -141,9 +141,7 @@ def test_an_array_trains_once_for_each_seed(slurm, tiny_world, tmp_path):
     options = ["--array=0-2", "--job-name=seeds", f"--output={tmp_path}/%a.log"]
     few = training(tiny_world, "unused", "max_steps=3")
     job = Job(slurm, tiny_world, tmp_path, "array.sbatch", "seed=5,7", *few, options=options)
-    job.wait_until(
-        lambda: all(task["JobState"] in ENDED for task in slurm.jobs(job.id)), "the end"
-    )
+    job.wait_until(lambda: all(task["JobState"] in ENDED for task in slurm.jobs(job.id)), "the end")
     states = {task["ArrayTaskId"]: task["JobState"] for task in slurm.jobs(job.id)}
     logs = {path.stem: path.read_text() for path in tmp_path.glob("*.log")}
     assert states == {"0": "COMPLETED", "1": "COMPLETED", "2": "FAILED"}, logs
@@ -222,6 +220,7 @@ def test_a_missing_module_ends_the_job_with_a_line_that_says_so(slurm, tiny_worl
         assert time.monotonic() < deadline
         time.sleep(0.2)
     assert slurm.jobs(job)[0]["JobState"] == "FAILED"
-    assert "module no-such-module, expected one that `module avail` lists" in (
-        tmp_path / "job.log"
-    ).read_text()
+    assert (
+        "module no-such-module, expected one that `module avail` lists"
+        in (tmp_path / "job.log").read_text()
+    )
