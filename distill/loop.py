@@ -39,8 +39,6 @@ class DivergedError(RuntimeError):
     """The loss was not finite several times in a row; raised on all ranks together."""
 
 
-
-
 @dataclass
 class Training:
     """A built run: what the loop needs.
