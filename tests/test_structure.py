@@ -19,7 +19,9 @@ LEAVES = {"distill.errors", "distill.languages"}
 #: Room → prefixes of the project's modules that it may import (its own are always allowed).
 ALLOWED = {
     "data_shards": LEAVES,
-    "distill.stream": LEAVES | {"distill.tokens", "data_shards.format", "data_shards.opening"},
+    "distill.lexicons": LEAVES,
+    "distill.stream": LEAVES
+    | {"distill.lexicons", "distill.tokens", "data_shards.format", "data_shards.opening"},
     "distill.encoders": {"distill.errors", "distill.tokens"},
     "distill.transport": {"distill.errors"},
     "distill.objectives": LEAVES
@@ -34,12 +36,18 @@ ALLOWED = {
         "distill.encoders.maxsim",
         "distill.errors",
         "distill.evaluation.first_stage",
-        "distill.evaluation.words",
+        "distill.lexicons.words",
         "distill.stream.batch",
         "distill.teacher_cache",
     },
     "distill.evaluation": LEAVES
-    | {"distill.collectives", "distill.encoders", "distill.tokens", "distill.transport"},
+    | {
+        "distill.collectives",
+        "distill.encoders",
+        "distill.lexicons",
+        "distill.tokens",
+        "distill.transport",
+    },
     "distill.studies": LEAVES | {"distill.config", "distill.config_file", "distill.evaluation"},
     "distill.export": LEAVES
     | {

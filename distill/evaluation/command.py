@@ -20,7 +20,6 @@ from distill.evaluation.encoding import Encode
 from distill.evaluation.evaluate import evaluate_systems
 from distill.evaluation.first_stage import BM25Index, bm25_runs
 from distill.evaluation.language_bias import mean_overlap, overlap_of_systems
-from distill.evaluation.lexicon import learn_lexicon
 from distill.evaluation.measures import parse_measures
 from distill.evaluation.readers.bitext import read_bitext
 from distill.evaluation.readers.jsonl import read_texts
@@ -36,6 +35,7 @@ from distill.evaluation.systems import (
     unencoded_index,
 )
 from distill.evaluation.table import format_table
+from distill.lexicons.model1 import learn_lexicon
 
 
 @dataclass(frozen=True)

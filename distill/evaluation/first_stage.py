@@ -11,7 +11,7 @@ import numpy as np
 from distill.errors import InputError
 from distill.evaluation.collections import Collection, Texts
 from distill.evaluation.runs import Ranking, Run, tie_order
-from distill.evaluation.words import words
+from distill.lexicons.words import words
 
 #: One query: (word, weight); a weight of 1 per occurrence is plain BM25.
 WeightedWords = Sequence[tuple[str, float]]

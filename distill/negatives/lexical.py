@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from distill.evaluation.first_stage import import_bm25s
-from distill.evaluation.words import words
+from distill.lexicons.words import words
 from distill.negatives.selection import Mined, choose, collect
 from distill.negatives.sentences import Sentences
 from distill.negatives.settings import NegativeSettings

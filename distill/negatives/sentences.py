@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from distill.evaluation.words import words
+from distill.lexicons.words import words
 
 
 class Sentences:

@@ -12,9 +12,10 @@ import pytest
 from distill.errors import InputError
 from distill.evaluation.collections import load_collection
 from distill.evaluation.first_stage import BM25Index, bm25_runs, plain_query
-from distill.evaluation.lexicon import Lexicon, learn_lexicon
 from distill.evaluation.readers.bitext import read_bitext
-from distill.evaluation.words import words
+from distill.lexicons.lexicon import Lexicon
+from distill.lexicons.model1 import learn_lexicon
+from distill.lexicons.words import words
 
 DOCUMENTS = {
     "a": "the red cat and the dog",

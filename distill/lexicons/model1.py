@@ -8,56 +8,18 @@ being equally likely. EM has one optimum up to ties, so the start does not matte
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import count
 
 import numpy as np
 
 from distill.errors import InputError
-from distill.evaluation.collections import Texts
-from distill.evaluation.first_stage import WeightedWords
-from distill.evaluation.words import words
+from distill.lexicons.lexicon import Lexicon
+from distill.lexicons.words import words
 
 #: Sentences longer than this teach little and cost the product of their lengths.
 _MAX_WORDS = 60
-
-
-@dataclass(frozen=True)
-class Lexicon:
-    """Translations of words.
-
-    Attributes:
-        translations: source word → (target word, probability), most probable first.
-    """
-
-    translations: dict[str, list[tuple[str, float]]]
-
-    def translate(self, text: str) -> str:
-        """Word-by-word translation: the most probable target word of each source word.
-
-        A word that the lexicon does not know stays as it is, which names and loans profit from.
-        """
-        return " ".join(
-            self.translations[word][0][0] if word in self.translations else word
-            for word in words(text)
-        )
-
-    def weighted_query(self, text: str, num_translations: int = 5) -> WeightedWords:
-        """All likely translations, weighted by probability (Darwish & Oard, SIGIR 2003).
-
-        The `num_translations` most probable ones of each word, renormalised to sum to 1.
-        """
-        query: list[tuple[str, float]] = []
-        for word in words(text):
-            options = self.translations.get(word, [(word, 1.0)])[:num_translations]
-            total = sum(probability for _, probability in options)
-            query.extend((target, probability / total) for target, probability in options)
-        return query
-
-    def translate_all(self, queries: Mapping[str, str]) -> Texts:
-        """Query id → translation."""
-        return {query: self.translate(text) for query, text in queries.items()}
 
 
 def learn_lexicon(
