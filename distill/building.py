@@ -131,6 +131,7 @@ def build_stream(
         pad_multiple=data.pad_multiple,
         stored_tokens=data.stored_tokens,
         cache=data.cache.open(),
+        max_pairs=data.max_pairs,
     )
 
 

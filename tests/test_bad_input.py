@@ -149,6 +149,10 @@ TRAIN_CASES: dict[str, tuple[Callable[..., Arguments], str]] = {
         lambda w, t: train_with(w, "data.stored_tokens=true"),
         "run python -m distill.store_tokens RECIPE",
     ),
+    "limit above the data": (
+        lambda w, t: train_with(w, "data.max_pairs=5000"),
+        "data.max_pairs: 5000",
+    ),
     "no split of that name": (lambda w, t: train_with(w, "data.split=test"), "test"),
     "contradicting mixing": (
         lambda w, t: train_with(w, "data.mixing.temperature=3"),

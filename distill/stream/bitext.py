@@ -75,6 +75,7 @@ class BitextStream:
         pad_multiple: batches are padded to a multiple of so many tokens, for few shapes.
         stored_tokens: read the tokens that `stored_tokens.store_tokens` kept beside the shards.
         cache: where copies of shards go that are elsewhere or compressed.
+        max_pairs: samples of each pair that are used, the first ones; all where None.
 
     Raises:
         InputError: shards missing, a pair without samples, fewer samples than a global batch.
@@ -104,6 +105,7 @@ class BitextStream:
         pad_multiple: int = 1,
         stored_tokens: bool = False,
         cache: ShardCache | None = None,
+        max_pairs: int | None = None,
     ) -> None:
         _require_rank(rank, world_size)
         _require_at_least(
@@ -118,12 +120,12 @@ class BitextStream:
         )
         root_list = [roots] if isinstance(roots, (str, Path)) else list(roots)
         cache = cache or ShardCache()
-        found = find_shards(root_list, pairs, split, cache)
+        found = find_shards(root_list, pairs, split, cache, max_pairs)
         shards = [shard for listed in found.values() for shard in listed]
         self._first_shard = np.cumsum([0, *(len(listed) for listed in found.values())])
         self.plan = Plan(
             list(found),
-            [[shard.num_pairs for shard in listed] for listed in found.values()],
+            [[shard.num_used for shard in listed] for listed in found.values()],
             mixing=mixing,
             seed=seed,
             shuffle_window=shuffle_window,
@@ -221,7 +223,7 @@ class BitextStream:
         reader = self._dataset.reader
         texts: dict[str, None] = {}
         for number, shard in enumerate(reader.shards):
-            for row in range(shard.num_pairs):
+            for row in range(shard.num_used):
                 sample = reader.read_or_none(number, row)
                 if sample is not None:
                     texts.setdefault(sample.target)

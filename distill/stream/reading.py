@@ -97,7 +97,7 @@ class SampleReader:
         ordered = same[turn:] + same[:turn]
         places = []
         for place in ordered:
-            size = self.shards[place].num_pairs
+            size = self.shards[place].num_used
             steps = [0, *(1 << power for power in range(size.bit_length()))]
             places += [(place, (row + step) % size) for step in steps]
         return [place for place in dict.fromkeys(places) if place != (number, row)]

@@ -59,6 +59,8 @@ class DataSettings:
     a URL; or tars of one pair, ``sw-en=PATTERN`` or ``sw-en=pipe:COMMAND``."""
     split: str = "train"
     """Split of the shards that is trained on."""
+    max_pairs: int | None = None
+    """Samples of each language pair that are used, the first ones; none for all."""
     micro_batch: int = 32
     """Sentence pairs of each rank in each forward."""
     accumulation_steps: int = 1
@@ -90,6 +92,8 @@ class DataSettings:
         for name in ("micro_batch", "accumulation_steps", "prefetch_batches", "bucket_size"):
             _at_least(1, f"data.{name}", getattr(self, name))
         _at_least(1, "data.pad_multiple", self.pad_multiple)
+        if self.max_pairs is not None:
+            _at_least(1, "data.max_pairs", self.max_pairs)
         for name in ("num_workers", "shuffle_window", "bucket_window", "max_bad_fraction"):
             _at_least(0, f"data.{name}", getattr(self, name))
         if not self.shards:

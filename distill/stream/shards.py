@@ -5,7 +5,7 @@ from __future__ import annotations
 import glob
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from braceexpand import braceexpand
@@ -31,6 +31,7 @@ class ShardFile:
         num_pairs: samples in it.
         num_bytes: size of the tar, 0 where it is not known.
         has_keys: whether the index holds the samples' keys; if not they are read from the tar.
+        limit: the stream uses the first so many samples only; all where None.
     """
 
     pair: str
@@ -42,6 +43,12 @@ class ShardFile:
     num_pairs: int
     num_bytes: int = 0
     has_keys: bool = True
+    limit: int | None = None
+
+    @property
+    def num_used(self) -> int:
+        """Samples that the stream uses: the first so many."""
+        return self.num_pairs if self.limit is None else min(self.limit, self.num_pairs)
 
 
 @dataclass(frozen=True)
@@ -61,6 +68,7 @@ def find_shards(
     pairs: Sequence[str] | None,
     split: str,
     cache: ShardCache,
+    max_pairs: int | None = None,
 ) -> dict[str, list[ShardFile]]:
     """The shards of every pair, in the order of the roots and their manifests.
 
@@ -72,9 +80,12 @@ def find_shards(
         pairs: the pairs wanted, in this order; all that there are where None.
         split: "train" or "dev".
         cache: where copies and indexes of tars without manifest go.
+        max_pairs: the first so many samples of each pair are used: a random sample of the corpus,
+            since shards are ranges of hashes, and part of every larger one.
 
     Raises:
-        InputError: no manifest, a pair or split that none has, or a shard that is gone or cut off.
+        InputError: no manifest, a pair or split that none has, a shard that is gone or cut off,
+            or a limit that no pair reaches.
     """
     found = [
         _open_root(number, place, cache)
@@ -97,7 +108,27 @@ def find_shards(
             )
     for shard in (shard for shards in chosen.values() for shard in shards):
         _require_file(shard)
-    return chosen
+    return chosen if max_pairs is None else _limited(chosen, max_pairs)
+
+
+def _limited(chosen: dict[str, list[ShardFile]], max_pairs: int) -> dict[str, list[ShardFile]]:
+    """The shards that the first `max_pairs` samples of each pair lie in."""
+    most = max(sum(shard.num_pairs for shard in shards) for shards in chosen.values())
+    if max_pairs >= most:
+        raise InputError(
+            f"data.max_pairs: {max_pairs}, where no language pair has more than {most} samples",
+            f"fewer than {most}",
+            "leave it out",
+        )
+    limited: dict[str, list[ShardFile]] = {}
+    for pair, shards in chosen.items():
+        left = max_pairs
+        limited[pair] = []
+        for shard in shards:
+            if left > 0:
+                limited[pair].append(replace(shard, limit=left))
+            left -= shard.num_pairs
+    return limited
 
 
 def _expanded(root: str) -> list[str]:

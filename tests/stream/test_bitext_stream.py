@@ -59,6 +59,38 @@ def test_batches_hold_what_the_shards_hold(make_shards, open_stream):
         assert batch.source.input_ids.shape[1] == 2 + max(map(len, batch.source_texts))
 
 
+@pytest.mark.parametrize("max_pairs", [1, 13, 41, 69])
+def test_a_limit_takes_the_first_samples_of_each_pair(make_shards, open_stream, max_pairs):
+    root = make_shards(PAIRS)
+    stored = list(open_stream(root, shuffle_window=0, bucket_window=0, micro_batch=1))
+    keys: dict[str, list[str]] = {pair: [] for pair in PAIRS}
+    texts = {}
+    for batch in stored:
+        keys[stored_pair(batch.keys[0])].append(batch.keys[0])
+        texts[batch.keys[0]] = batch.target_texts[0]
+    limited = open_stream(root, micro_batch=1, max_pairs=max_pairs, seed=4)
+    assert limited.counts == {pair: min(max_pairs, count) for pair, count in PAIRS.items()}
+    seen = Counter(key for batch in limited for key in batch.keys)
+    expected = {key for of_pair in keys.values() for key in of_pair[:max_pairs]}
+    assert set(seen) == expected
+    assert set(seen.values()) == {1}
+    assert set(limited.distinct_targets()) == {texts[key] for key in expected}
+    # A sample that cannot be read is replaced within the limit.
+    reader = limited._dataset.reader
+    for number, shard in enumerate(reader.shards):
+        for place, row in reader.replacements(number, shard.num_used - 1):
+            assert row < reader.shards[place].num_used
+
+
+def stored_pair(key: str) -> str:
+    return next(pair for pair in PAIRS if key.startswith(pair))
+
+
+def test_a_limit_that_no_pair_reaches_is_refused(make_shards, open_stream):
+    with pytest.raises(InputError, match="fewer than 70: leave it out"):
+        open_stream(make_shards(PAIRS), max_pairs=70)
+
+
 def test_workers_change_nothing(make_shards, open_stream):
     root = make_shards(PAIRS)
     alone = contents(open_stream(root, micro_batch=8))
