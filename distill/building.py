@@ -2,29 +2,28 @@
 
 from __future__ import annotations
 
-import functools
 import time
-from pathlib import Path
+from collections.abc import Sequence
 
 from accelerate import Accelerator
 
 from distill import collectives
+from distill.checkpoint import checkpoints_in
 from distill.config import Recipe
-from distill.encoders.directory import is_late_interaction, load_encoder, read_text_settings
-from distill.encoders.late_interaction import LateInteractionEncoder, freeze, num_parameters
-from distill.encoders.settings import TextSettings
+from distill.encoders.late_interaction import LateInteractionEncoder, num_parameters
 from distill.encoders.text import TextEncoder
-from distill.encoders.text_directory import load_text
 from distill.errors import InputError
 from distill.objectives.combination import CombinedObjective
 from distill.objectives.encodings import Need, RunFacts
-from distill.optimization import build_optimizer, set_dropout
+from distill.optimization import build_optimizer
 from distill.pair_encoding import TeacherCaches
 from distill.stream.batch import Tokenize
 from distill.stream.bitext import BitextStream
 from distill.stream.tokenisation import fingerprint
+from distill.student import load_teacher, start_student
 from distill.teacher_cache import TeacherCache
-from distill.zero import Engines, prepare, unwrap
+from distill.tokens import Tokens
+from distill.zero import Engines, prepare, student_is_partitioned, unwrap
 
 
 def build_encoders(
@@ -36,64 +35,34 @@ def build_encoders(
         InputError: a model cannot be read, or the student's vectors are not as wide as the
             teacher's.
     """
-    load = functools.partial(load_encoder, allow_downloads=recipe.allow_downloads)
-    source, text_settings = _student_source(recipe)
-    dimension = _projection_width(recipe)
-    student, student_text = load(
-        source, settings=text_settings, embedding_dimension=dimension, seed=recipe.seed
+    student, student_text = start_student(
+        recipe,
+        lambda side: stored_sentences(recipe, side),
+        partitioned=student_is_partitioned(recipe.launch),
+        resumes=bool(checkpoints_in(recipe.run_directory / "checkpoints")),
     )
-    if student.embedding_dimension != dimension:
-        raise InputError(
-            f"student {source}: token vectors of {student.embedding_dimension}",
-            f"the teacher's {dimension}",
-            "start from the bare backbone, which gets a projection of the teacher's width",
-        )
-    freeze(
-        student.backbone,
-        embeddings=recipe.student.freeze_embeddings,
-        num_layers=recipe.student.freeze_layers,
-    )
-    set_dropout(student, recipe.student.dropout)
     if collectives.rank() == 0:
         trains, total = num_parameters(student)
         print(f"student: {total:,} parameters, {trains:,} of them train", flush=True)
-    optimizer = build_optimizer(student, recipe.optimizer)
+    optimizer = build_optimizer(student, recipe.optimizer, recipe.student.layer_decay)
     texts: list[TextEncoder] = []
 
-    def load_teacher() -> LateInteractionEncoder:
-        teacher, teacher_text = load(recipe.teacher)
+    def load() -> LateInteractionEncoder:
+        teacher, teacher_text = load_teacher(recipe)
         texts.append(teacher_text)
         return teacher
 
-    engines = prepare(accelerator, student, optimizer, load_teacher)
+    engines = prepare(accelerator, student, optimizer, load)
     return engines, student_text, texts[0]
 
 
-def load_texts(recipe: Recipe) -> tuple[TextEncoder, TextEncoder]:
-    """The tokenisations of student and teacher, those of `build_encoders`; reads no weights.
+def stored_sentences(recipe: Recipe, side: str) -> list[str]:
+    """The distinct sentences of the recipe's shards, ``source`` or ``target``; read in full."""
 
-    Raises:
-        InputError: a model has no tokenizer that can be read.
-    """
-    source, settings = _student_source(recipe)
-    load = functools.partial(load_text, allow_downloads=recipe.allow_downloads)
-    return load(source, settings=settings), load(recipe.teacher)
+    def no_tokens(texts: Sequence[str]) -> Tokens:
+        raise AssertionError("only text is read here")
 
-
-def _student_source(recipe: Recipe) -> tuple[str, TextSettings | None]:
-    """Where the student starts, and its text settings where its directory has none."""
-    source, settings = recipe.student.model or recipe.teacher, recipe.student.text
-    bare = not is_late_interaction(source)
-    if settings is None and bare and is_late_interaction(recipe.teacher):
-        settings = read_text_settings(recipe.teacher)
-    return source, settings
-
-
-def _projection_width(recipe: Recipe) -> int:
-    from safetensors import safe_open
-
-    with safe_open(Path(recipe.teacher) / "1_Dense" / "model.safetensors", "pt") as file:
-        return file.get_slice("linear.weight").get_shape()[0]
+    return build_stream(recipe, no_tokens, no_tokens, 0, 1).distinct_texts(side)
 
 
 def build_stream(

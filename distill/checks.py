@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from distill.building import build_stream, load_texts
+from distill.building import build_stream
 from distill.checkpoint import checkpoints_in, read_state
 from distill.config import Recipe
 from distill.config_file import plain_settings, read_yaml
@@ -15,6 +15,7 @@ from distill.encoders.directory import check_model_source, is_late_interaction
 from distill.errors import InputError
 from distill.run_evaluation import load_collections
 from distill.stream.settings import NO_EFFECT_ON_BATCHES
+from distill.student import load_texts
 from distill.tokens import Tokens
 from distill.zero import check_world
 
@@ -27,12 +28,7 @@ def check_inputs(recipe: Recipe) -> None:
     """
     check_world(recipe.launch)
     check_model_source(recipe.teacher, "teacher", recipe.allow_downloads)
-    if Path(recipe.teacher).is_dir() and not is_late_interaction(recipe.teacher):
-        raise InputError(
-            f"teacher: {recipe.teacher} is a bare backbone",
-            "a late-interaction model with a trained projection",
-            "train one with distill/train_teacher.py",
-        )
+    _check_kind_of_teacher(recipe)
     if recipe.student.model is not None:
         check_model_source(recipe.student.model, "student.model", recipe.allow_downloads)
     load_collections(recipe)
@@ -43,10 +39,35 @@ def check_inputs(recipe: Recipe) -> None:
 def _check_stream(recipe: Recipe) -> None:
     """Build the stream: reads manifests and indexes only, no worker starts."""
     source, target = _no_tokens, _no_tokens
+    if recipe.data.stored_tokens and recipe.student.prune_vocabulary:
+        raise InputError(
+            "data.stored_tokens with student.prune_vocabulary",
+            "one of them: stored tokens are numbers of the whole vocabulary",
+            "set one to false",
+        )
     if recipe.data.stored_tokens or recipe.data.pad_multiple > 1:
         student, teacher = load_texts(recipe)
         source, target = student.queries, teacher.queries
     build_stream(recipe, source, target, 0, int(os.environ.get("WORLD_SIZE", "1")))
+
+
+def _check_kind_of_teacher(recipe: Recipe) -> None:
+    if not Path(recipe.teacher).is_dir() and not recipe.allow_downloads:
+        return
+    is_bare = not is_late_interaction(recipe.teacher, recipe.allow_downloads)
+    if is_bare and not recipe.bare_teacher:
+        raise InputError(
+            f"teacher: {recipe.teacher} is a bare backbone",
+            "a late-interaction model with a trained projection",
+            "train one with distill/train_teacher.py, or set bare_teacher=true to use its own "
+            "hidden states",
+        )
+    if recipe.bare_teacher and not is_bare:
+        raise InputError(
+            f"bare_teacher: true, but {recipe.teacher} has a projection",
+            "a bare transformers encoder",
+            "set bare_teacher=false",
+        )
 
 
 def _no_tokens(texts: Sequence[str]) -> Tokens:

@@ -12,7 +12,7 @@ from typing import Literal
 
 from pydantic import ConfigDict
 
-from distill.encoders.settings import TextSettings
+from distill.encoders.student_settings import StudentSettings
 from distill.errors import InputError
 from distill.evaluation.settings import EvaluationSettings
 from distill.languages import SEVEN_PAIRS, parse_pair
@@ -43,27 +43,6 @@ class OptimizerSettings:
         _not_negative("optimizer.weight_decay", self.weight_decay)
         _not_negative("optimizer.warmup_steps", self.warmup_steps)
         _not_negative("optimizer.max_grad_norm", self.max_grad_norm)
-
-
-@dataclass(frozen=True, kw_only=True)
-class StudentSettings:
-    """Where the student starts and what of it trains."""
-
-    model: str | None = None
-    """Directory or hub id the student starts from; none for the teacher itself."""
-    freeze_embeddings: bool = True
-    """Keep word embeddings fixed: most parameters of a multilingual model, little of the gain."""
-    freeze_layers: int = 0
-    """Number of first layers kept fixed."""
-    dropout: float = 0.0
-    """Dropout of the student in training; 0 keeps its tokens comparable with the teacher's."""
-    text: TextSettings | None = None
-    """Markers and lengths of a bare backbone; none for the model's own, or the teacher's."""
-
-    def __post_init__(self) -> None:
-        _not_negative("student.freeze_layers", self.freeze_layers)
-        if not 0 <= self.dropout < 1:
-            raise InputError(f"student.dropout: {self.dropout}", "0 <= dropout < 1", "lower it")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,6 +83,8 @@ class Recipe:
     """Language pairs, source-target."""
     teacher: str = ""
     """Directory (or hub id) of the frozen English late-interaction encoder."""
+    bare_teacher: bool = False
+    """Whether the teacher is a bare transformers encoder: its hidden states are the vectors."""
     teacher_cache: Path | None = None
     """Directory for the teacher's encodings of the English sentences, each made once and looked
     up from then on; on several nodes a shared one. None encodes every batch anew."""

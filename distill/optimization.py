@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from typing import Any
 
 import torch
@@ -11,32 +12,68 @@ from torch import nn
 from distill.config import OptimizerSettings
 from distill.errors import InputError
 
+#: Number of a layer in a parameter's name: ``encoder.layer.3.``, ``layers.3.``.
+_LAYER = re.compile(r"\.layers?\.(\d+)\.")
 
-def build_optimizer(module: nn.Module, settings: OptimizerSettings) -> torch.optim.AdamW:
+
+def build_optimizer(
+    module: nn.Module, settings: OptimizerSettings, layer_decay: float = 1.0
+) -> torch.optim.AdamW:
     """AdamW over the trainable parameters; biases and normalisation weights do not decay.
 
     A torch optimizer, not one named in the DeepSpeed JSON: those compile an extension at start.
 
+    Args:
+        layer_decay: rate of a layer relative to the one above it (Howard & Ruder, ACL 2018,
+            section 3.2); the projection has the full rate, word embeddings the lowest.
+
     Raises:
-        InputError: nothing is trainable.
+        InputError: nothing is trainable, or every trainable parameter would have the same rate.
     """
-    trainable = [parameter for parameter in module.parameters() if parameter.requires_grad]
+    trainable = [item for item in module.named_parameters() if item[1].requires_grad]
     if not trainable:
         raise InputError(
             "student: every parameter is frozen", "something to train", "lower freeze_layers"
         )
-    groups: list[dict[str, Any]] = [
-        {
-            "params": [parameter for parameter in trainable if parameter.dim() > 1],
-            "weight_decay": settings.weight_decay,
-        },
-        {
-            "params": [parameter for parameter in trainable if parameter.dim() <= 1],
-            "weight_decay": 0.0,
-        },
-    ]
-    groups = [group for group in groups if group["params"]]
-    return torch.optim.AdamW(groups, lr=settings.learning_rate, betas=settings.betas)
+    scales = _rate_scales(module, layer_decay)
+    groups: dict[tuple[float, bool], list[nn.Parameter]] = {}
+    for name, parameter in trainable:
+        groups.setdefault((scales[name], parameter.dim() > 1), []).append(parameter)
+    if layer_decay < 1 and len({scale for scale, _ in groups}) == 1:
+        raise InputError(
+            f"student.layer_decay: {layer_decay}, but what trains has one rate",
+            "layers of different depth that train",
+            "set student.layer_decay=1, or freeze less",
+        )
+    return torch.optim.AdamW(
+        [
+            {
+                "params": parameters,
+                "weight_decay": settings.weight_decay if decays else 0.0,
+                "lr": settings.learning_rate * scale,
+                "rate_scale": scale,
+            }
+            for (scale, decays), parameters in groups.items()
+        ],
+        lr=settings.learning_rate,
+        betas=settings.betas,
+    )
+
+
+def _rate_scales(module: nn.Module, layer_decay: float) -> dict[str, float]:
+    """Name of each parameter → its rate relative to the projection's."""
+    depths = {}
+    for name, _ in module.named_parameters():
+        match = _LAYER.search(name)
+        if match is not None:
+            depths[name] = int(match[1]) + 1
+        elif ".embeddings." in f".{name}":
+            depths[name] = 0
+    top = max(depths.values(), default=0)
+    return {
+        name: layer_decay ** (top - depths[name]) if name in depths else 1.0
+        for name, _ in module.named_parameters()
+    }
 
 
 def learning_rate_at(step: int, max_steps: int, settings: OptimizerSettings) -> float:
@@ -56,9 +93,9 @@ def learning_rate_at(step: int, max_steps: int, settings: OptimizerSettings) -> 
 
 
 def set_learning_rate(optimizer: Any, learning_rate: float) -> None:
-    """Give every parameter group of a plain or prepared optimizer the same rate."""
+    """Give every parameter group of a plain or prepared optimizer its share of the rate."""
     for group in optimizer.param_groups:
-        group["lr"] = learning_rate
+        group["lr"] = learning_rate * group.get("rate_scale", 1.0)
 
 
 def set_dropout(module: nn.Module, probability: float) -> None:

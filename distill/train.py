@@ -32,6 +32,8 @@ from distill.encoders.directory import (
     encoder_hash,
     save_encoder,
 )
+from distill.encoders.layouts import local_directory
+from distill.encoders.lora import merged_state
 from distill.encoders.text import TextEncoder
 from distill.errors import one_line_errors
 from distill.evaluation.encoding import EvaluationStoppedError
@@ -89,7 +91,7 @@ def run(recipe: Recipe) -> bool:
     )
     objective = build_objective(recipe, accelerator, engines)
     same_tokens = check_same_tokens(recipe, objective.needs, student_text, teacher_text)
-    teacher_hash = encoder_hash(recipe.teacher) if Path(recipe.teacher).is_dir() else recipe.teacher
+    teacher_hash = encoder_hash(local_directory(recipe.teacher, recipe.allow_downloads))
     state = _resume(recipe, accelerator, stream, teacher_hash)
     if main:
         save_settings(recipe, recipe.run_directory / "config.yaml")
@@ -105,7 +107,9 @@ def run(recipe: Recipe) -> bool:
         teacher_hash,
         curves,
         stop,
-        on_best=lambda: _write_student(directory / "best", accelerator, engines, student_text),
+        on_best=lambda: _write_student(
+            directory / "best", recipe, accelerator, engines, student_text
+        ),
     )
     if state.best:
         evaluation.best.load_state_dict(state.best)
@@ -137,7 +141,7 @@ def run(recipe: Recipe) -> bool:
         if not evaluation.best.should_stop and not train(training):
             return False
         _report_sharding(engines, state)
-        _write_student(directory / "student", accelerator, engines, student_text)
+        _write_student(directory / "student", recipe, accelerator, engines, student_text)
         evaluation.full(state.step)
     except EvaluationStoppedError:
         return False
@@ -184,10 +188,12 @@ def _report_sharding(engines: Engines, state: TrainState) -> None:
 
 
 def _write_student(
-    directory: Path, accelerator: Accelerator, engines: Engines, text: TextEncoder
+    directory: Path, recipe: Recipe, accelerator: Accelerator, engines: Engines, text: TextEncoder
 ) -> None:
     weights = gathered_weights(accelerator, engines.student)
     if weights is not None:
+        if recipe.student.lora is not None:
+            weights = merged_state(weights, recipe.student.lora)
         student = unwrap(accelerator, engines.student)
         save_encoder(directory, student, text, weights)
     collectives.barrier()

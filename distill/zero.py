@@ -92,6 +92,13 @@ def check_world(launch: LaunchSettings) -> None:
             read_deepspeed_json(path)
 
 
+def student_is_partitioned(launch: LaunchSettings) -> bool:
+    """Whether the student's engine is ZeRO-3, which partitions its weights as they load."""
+    if not uses_deepspeed() or launch.student_deepspeed is None:
+        return False
+    return read_deepspeed_json(launch.student_deepspeed)["zero_optimization"]["stage"] == 3
+
+
 def read_deepspeed_json(path: Path) -> dict[str, Any]:
     """Read a DeepSpeed configuration.
 

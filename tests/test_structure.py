@@ -61,6 +61,7 @@ ALLOWED = {
     "distill.config": LEAVES
     | {
         "distill.encoders.settings",
+        "distill.encoders.student_settings",
         "distill.evaluation.settings",
         "distill.objectives.settings",
         "distill.stream.settings",

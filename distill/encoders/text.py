@@ -96,6 +96,31 @@ class TextEncoder:
         tokens.scoring_mask[skipped] = False
         return tokens
 
+    @property
+    def has_query_marker(self) -> bool:
+        """Whether the second token of a query is its marker."""
+        return self._query_marker is not None
+
+    def query_offsets(self, texts: Sequence[str]) -> list[list[tuple[int, int]]]:
+        """Characters of each text that each token of its query covers; expansions left out.
+
+        Special tokens, the marker and the prompt's tokens cover nothing: ``(0, 0)``.
+        """
+        settings, prompt = self.settings, len(self.settings.query_prompt)
+        room = settings.query_length - self.has_query_marker
+        prompted = [settings.query_prompt + text for text in texts]
+        found = self.tokenizer(
+            prompted, truncation=True, max_length=room, return_offsets_mapping=True
+        )["offset_mapping"]
+        nothing = (0, 0)
+        rows = [
+            [(max(start - prompt, 0), max(stop - prompt, 0)) for start, stop in row]
+            for row in found
+        ]
+        if not self.has_query_marker:
+            return rows
+        return [[*row[:1], nothing, *row[1:]] for row in rows]
+
     def _rows(self, texts: Sequence[str], length: int, marker: int | None) -> list[list[int]]:
         if not len(texts):
             return []

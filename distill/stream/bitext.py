@@ -215,7 +215,11 @@ class BitextStream:
         return dict(zip(self.pairs, counts.tolist(), strict=True))
 
     def distinct_targets(self) -> list[str]:
-        """Every target sentence of the stream once, in stored order; the same on every rank.
+        """Every target sentence of the stream once; see `distinct_texts`."""
+        return self.distinct_texts("target")
+
+    def distinct_texts(self, side: str) -> list[str]:
+        """Each sentence of a side, source or target, once, in stored order; equal on all ranks.
 
         Reads all shards in this process and leaves out what cannot be read: the stream itself
         counts and names faults.
@@ -226,7 +230,7 @@ class BitextStream:
             for row in range(shard.num_used):
                 sample = reader.read_or_none(number, row)
                 if sample is not None:
-                    texts.setdefault(sample.target)
+                    texts.setdefault(getattr(sample, side))
         return list(texts)
 
     def __iter__(self) -> Iterator[Batch]:

@@ -24,7 +24,7 @@ pytestmark = pytest.mark.slow
 READERS = {"PYLATE_PYTHON": "pylate_program.py",
            "SENTENCE_TRANSFORMERS_PYTHON": "sentence_transformers_program.py"}  # fmt: skip
 #: Made-up Swahili (see tests/conftest.py) of the documents' words; the right one by number.
-QUERIES = {"swader swarevir": 0, "swaneldog swanoom": 7, "swaetihw swaesuoh": 12}
+QUERIES = {"swader swarevir": 0, "swanedlog swanoom": 7, "swaetihw swaesuoh": 12}
 
 
 def documents() -> list[str]:
