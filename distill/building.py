@@ -17,6 +17,7 @@ from distill.objectives.combination import CombinedObjective
 from distill.objectives.encodings import Need, RunFacts
 from distill.optimization import build_optimizer
 from distill.pair_encoding import TeacherCaches
+from distill.stream.augmentation import open_augmentation
 from distill.stream.batch import Tokenize
 from distill.stream.bitext import BitextStream
 from distill.stream.tokenisation import fingerprint
@@ -101,6 +102,7 @@ def build_stream(
         stored_tokens=data.stored_tokens,
         cache=data.cache.open(),
         max_pairs=data.max_pairs,
+        augmentation=open_augmentation(data, recipe.pairs, recipe.seed),
     )
 
 

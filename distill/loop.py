@@ -195,7 +195,7 @@ def _optimizer_step(
         num_pairs = len(batch) * collectives.world_size()
         training.state.num_pairs_seen += num_pairs
         throughput.add(num_pairs)
-        means.add(output.loss_B, batch.pair_codes, _figures(output, encodings))
+        means.add(output.loss_B, batch.pair_codes, _figures(output, encodings, batch))
     objective.update()
     return float(grad_norm) if grad_norm is not None else 0.0
 
@@ -211,11 +211,15 @@ def _clip(training: Training) -> Tensor | float | None:
     return accelerator.clip_grad_norm_(engines.student.parameters(), limit)
 
 
-def _figures(output: CombinedOutput, encodings: Encodings) -> dict[str, Tensor]:
-    """Objective metrics, and the norm of the mean token: near 1 when all tokens are the same."""
+def _figures(
+    output: CombinedOutput, encodings: Encodings, batch: Batch
+) -> dict[str, Tensor | float]:
+    """Objective metrics, what augmentation did, and the norm of the mean token: near 1 when all
+    tokens are the same."""
     mask_BN = encodings.student.scoring_mask
     tokens = encodings.student_BND.detach()[mask_BN]
-    return {**output.metrics, "collapse/mean_token_norm": tokens.mean(dim=0).norm()}
+    done = batch.changes.figures() if batch.changes is not None else {}
+    return {**output.metrics, **done, "collapse/mean_token_norm": tokens.mean(dim=0).norm()}
 
 
 def _give_up_if_diverged(training: Training, batch: Batch, failures: int) -> None:

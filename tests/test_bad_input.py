@@ -153,6 +153,36 @@ TRAIN_CASES: dict[str, tuple[Callable[..., Arguments], str]] = {
         lambda w, t: train_with(w, "data.max_pairs=5000"),
         "data.max_pairs: 5000",
     ),
+    "words switched without a lexicon": (
+        lambda w, t: train_with(w, "data.code_switching.share=0.3"),
+        "set code_switching.lexicon",
+    ),
+    "lexicon of a pair that is missing": (
+        lambda w, t: train_with(w, f"data.code_switching={{share: 0.3, lexicon: {t}}}"),
+        "learn one with python -m distill.learn_lexicon RECIPE",
+    ),
+    "lexicon that switches nothing": (
+        lambda w, t: train_with(w, f"data.code_switching.lexicon={t}"),
+        "set data.code_switching.share",
+    ),
+    "English words switched that nobody reads": (
+        lambda w, t: train_with(
+            w, f"data.code_switching={{share: 0.3, lexicon: {t}, side: target}}"
+        ),
+        "set data.hybrid.monolingual_share above 0",
+    ),
+    "source words switched that nobody reads": (
+        lambda w, t: train_with(
+            w,
+            f"data.code_switching={{share: 0.3, lexicon: {t}}}",
+            "data.hybrid.monolingual_share=1",
+        ),
+        "set side to target",
+    ),
+    "share above one": (
+        lambda w, t: train_with(w, "data.hybrid.monolingual_share=3"),
+        "a share from 0 to 1",
+    ),
     "no split of that name": (lambda w, t: train_with(w, "data.split=test"), "test"),
     "contradicting mixing": (
         lambda w, t: train_with(w, "data.mixing.temperature=3"),

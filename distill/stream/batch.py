@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from distill.errors import InputError
+from distill.stream.augmentation import Augmentation
 from distill.stream.faults import Fault, FaultError
 from distill.stream.reading import Sample, SampleReader
 from distill.stream.shards import ShardFile
@@ -22,6 +23,7 @@ from distill.stream.tokenisation import (
     pad_tokens,
     padding_id,
     rows_to_tokens,
+    tokens_to_rows,
     unpack_tokens,
 )
 from distill.tokens import Tokens
@@ -46,12 +48,36 @@ class SideTokens:
     pad_multiple: int = 1
     pad_id: int = 0
 
-    def tokens(self, texts: Sequence[str], places: Sequence[Place]) -> Tokens:
-        """Tokens of the texts at these places."""
+    def tokens(self, texts: Sequence[str], places: Sequence[Place | None]) -> Tokens:
+        """Tokens of the texts at these places; None where a text is not as the shard has it."""
         if self.stored is None:
             return pad_tokens(self.tokenize(texts), self.pad_multiple, self.pad_id)
-        rows = [self.stored.row(number, row) for number, row in places]
+        changed = [text for text, place in zip(texts, places, strict=True) if place is None]
+        fresh = iter(tokens_to_rows(self.tokenize(changed)) if changed else [])
+        rows = [self.stored.row(*place) if place else next(fresh) for place in places]
         return rows_to_tokens(rows, self.pad_multiple, self.pad_id)
+
+
+@dataclass(frozen=True)
+class Changes:
+    """What augmentation made of a micro-batch.
+
+    Attributes:
+        monolingual: of which rows the student reads the target sentence.
+        num_words: words of what the student reads; None where no words are switched.
+        num_switched: words among them that were switched.
+    """
+
+    monolingual: tuple[bool, ...]
+    num_words: int | None
+    num_switched: int
+
+    def figures(self) -> dict[str, float]:
+        """Realised shares, for curves."""
+        found = {"stream/monolingual_share": sum(self.monolingual) / len(self.monolingual)}
+        if self.num_words is not None:
+            found["stream/switched_share"] = self.num_switched / max(self.num_words, 1)
+        return found
 
 
 @dataclass(frozen=True)
@@ -63,11 +89,13 @@ class Batch:
         target: teacher's tokens of the target sentences.
         pair_codes: int64 (B,), index into the stream's `pairs`.
         keys: names of the samples, unique in the data set.
-        source_texts: the sentences themselves, as the shards have them.
-        target_texts: the same for the target.
+        source_texts: what the student reads: the source sentences as the shards have them, but
+            for what augmentation changed.
+        target_texts: the target sentences, always as the shards have them.
         num_filled: trailing rows that repeat samples of the epoch's start, only in the last step
             of an epoch that is not endless; every rank has B rows in every step.
         faults: samples that could not be read and were replaced in this micro-batch.
+        changes: what augmentation did; None where the stream has none.
     """
 
     source: Tokens
@@ -78,6 +106,7 @@ class Batch:
     target_texts: list[str]
     num_filled: int = 0
     faults: tuple[Fault, ...] = ()
+    changes: Changes | None = None
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -87,7 +116,7 @@ class Batch:
         # shared memory, and more time than the tokenisation of a small batch.
         packed = (pack_tokens(self.source), pack_tokens(self.target), self.pair_codes.numpy())
         texts = (self.keys, self.source_texts, self.target_texts)
-        return _unpacked, (*packed, *texts, self.num_filled, self.faults)
+        return _unpacked, (*packed, *texts, self.num_filled, self.faults, self.changes)
 
     def to(self, device: torch.device | str) -> Batch:
         """The same batch with its tensors on `device`."""
@@ -120,12 +149,23 @@ def _unpacked(
 
 @dataclass(frozen=True)
 class MicroBatchDraws:
-    """What a worker is asked for: per row the pair's code, the shard's number and the row in it."""
+    """What a worker is asked for.
+
+    Attributes:
+        pair: of each row of the batch, the pair's code.
+        shard: the shard's number.
+        row: the row in the shard.
+        num_filled: see `Batch`.
+        epoch: the epoch that the row is of.
+        position: its position in the epoch's order.
+    """
 
     pair: np.ndarray
     shard: np.ndarray
     row: np.ndarray
     num_filled: int
+    epoch: np.ndarray
+    position: np.ndarray
 
 
 def side_tokens(
@@ -152,10 +192,20 @@ class MicroBatches(Dataset[Batch]):
         reader: reads the samples.
         source: makes the tokens of the source side.
         target: makes those of the target side.
+        augmentation: changes what the student reads, if given.
+        pairs: codes of the pairs, which the draws number.
     """
 
-    def __init__(self, reader: SampleReader, source: SideTokens, target: SideTokens) -> None:
+    def __init__(
+        self,
+        reader: SampleReader,
+        source: SideTokens,
+        target: SideTokens,
+        augmentation: Augmentation | None = None,
+        pairs: Sequence[str] = (),
+    ) -> None:
         self.reader, self.source, self.target = reader, source, target
+        self.augmentation, self.pairs = augmentation, list(pairs)
 
     def __getitem__(self, draws: MicroBatchDraws) -> Batch:
         faults: list[Fault] = []
@@ -167,16 +217,45 @@ class MicroBatches(Dataset[Batch]):
         places = [place for place, _ in found]
         sources = [sample.source for sample in samples]
         targets = [sample.target for sample in samples]
+        read, changes = self._augmented(draws, sources, targets)
+        kept = [
+            place if text == source else None
+            for place, text, source in zip(places, read, sources, strict=True)
+        ]
         return Batch(
-            source=self.source.tokens(sources, places),
+            source=self.source.tokens(read, kept),
             target=self.target.tokens(targets, places),
             pair_codes=torch.from_numpy(draws.pair),
             keys=[sample.key for sample in samples],
-            source_texts=sources,
+            source_texts=read,
             target_texts=targets,
             num_filled=draws.num_filled,
             faults=tuple(faults),
+            changes=changes,
         )
+
+    def _augmented(
+        self, draws: MicroBatchDraws, sources: list[str], targets: list[str]
+    ) -> tuple[list[str], Changes | None]:
+        """What the student reads of each row, and what was done."""
+        augmentation = self.augmentation
+        if augmentation is None:
+            return sources, None
+        places = list(zip(draws.epoch.tolist(), draws.position.tolist(), strict=True))
+        monolingual = tuple(augmentation.is_monolingual(*place) for place in places)
+        switched = [
+            augmentation.read(self.pairs[code], english, texts, *place)
+            for code, english, texts, place in zip(
+                draws.pair.tolist(),
+                monolingual,
+                zip(sources, targets, strict=True),
+                places,
+                strict=True,
+            )
+        ]
+        num_words = sum(entry.num_words for entry in switched) if augmentation.switches else None
+        num_switched = sum(entry.num_switched for entry in switched)
+        return [entry.text for entry in switched], Changes(monolingual, num_words, num_switched)
 
     def _sample(self, number: int, row: int, faults: list[Fault]) -> tuple[Place, Sample]:
         """A sample or its replacement, and where it is."""

@@ -9,14 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from distill.errors import InputError
+from distill.stream.augmentation import Augmentation
 from distill.stream.batch import Batch, MicroBatchDraws, MicroBatches, side_tokens
 from distill.stream.cursor import Cursor, Step, steps_from
 from distill.stream.faults import FaultBudget
 from distill.stream.lengths import SampleLengths
-from distill.stream.loading import load_batches
+from distill.stream.loading import load_batches, pinned
 from distill.stream.mixing import Mixing
 from distill.stream.plan import Draws, Plan
 from distill.stream.prefetching import ShardPrefetcher
@@ -76,6 +76,7 @@ class BitextStream:
         stored_tokens: read the tokens that `stored_tokens.store_tokens` kept beside the shards.
         cache: where copies of shards go that are elsewhere or compressed.
         max_pairs: samples of each pair that are used, the first ones; all where None.
+        augmentation: changes what the student reads (`augmentation.open_augmentation`).
 
     Raises:
         InputError: shards missing, a pair without samples, fewer samples than a global batch.
@@ -106,6 +107,7 @@ class BitextStream:
         stored_tokens: bool = False,
         cache: ShardCache | None = None,
         max_pairs: int | None = None,
+        augmentation: Augmentation | None = None,
     ) -> None:
         _require_rank(rank, world_size)
         _require_at_least(
@@ -137,13 +139,18 @@ class BitextStream:
         self.micro_batch, self.rank, self.world_size = micro_batch, rank, world_size
         self.endless, self.num_workers = endless, num_workers
         self._prefetch_batches = prefetch_batches
-        self._pin_memory = _pinned(pin_memory)
+        self._pin_memory = pinned(pin_memory)
         self._require_one_batch(split)
         self._dataset = MicroBatches(
             SampleReader(shards, cache),
             side_tokens("source", tokenize_source, shards, stored_tokens, pad_multiple),
             side_tokens("target", tokenize_target, shards, stored_tokens, pad_multiple),
+            augmentation,
+            self.pairs,
         )
+        self._fingerprint = self.plan.fingerprint
+        if augmentation is not None:
+            self._fingerprint += f"-{augmentation.fingerprint}"
         self._prefetcher = ShardPrefetcher(shards, self._first_shard, cache)
         self._cursor = Cursor(0, 0)
         self._budget = FaultBudget(max_bad_fraction, self.num_pairs / world_size)
@@ -192,7 +199,7 @@ class BitextStream:
         return {
             "epoch": self._cursor.epoch,
             "position": self._cursor.position,
-            "fingerprint": self.plan.fingerprint,
+            "fingerprint": self._fingerprint,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -201,10 +208,10 @@ class BitextStream:
         Raises:
             InputError: the state belongs to other shards or another order.
         """
-        if state["fingerprint"] != self.plan.fingerprint:
+        if state["fingerprint"] != self._fingerprint:
             raise InputError(
                 f"data position of plan {state['fingerprint']}",
-                f"plan {self.plan.fingerprint}",
+                f"plan {self._fingerprint}",
                 "resume with the same shards, pairs, mixing, seed and windows, or start afresh",
             )
         self._cursor = Cursor(int(state["epoch"]), int(state["position"]))
@@ -282,15 +289,8 @@ class BitextStream:
                 self._prefetcher.fetch_ahead(self.plan, step.before, self.endless)
             draws = Draws.concatenate([self.plan.take(*part) for part in step.parts])
             shard = draws.shard + self._first_shard[draws.pair]
-            yield MicroBatchDraws(draws.pair, shard, draws.row, step.num_filled)
-
-
-def _pinned(wanted: bool | None) -> bool:
-    if wanted and not torch.cuda.is_available():
-        raise InputError(
-            "pin_memory without a CUDA device", "a device to copy to", "leave pin_memory out"
-        )
-    return torch.cuda.is_available() if wanted is None else wanted
+            epoch, position = step.places()
+            yield MicroBatchDraws(draws.pair, shard, draws.row, step.num_filled, epoch, position)
 
 
 def _require_rank(rank: int, world_size: int) -> None:

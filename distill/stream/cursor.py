@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import numpy as np
+
 
 @dataclass(frozen=True)
 class Cursor:
@@ -29,6 +31,12 @@ class Step:
     num_filled: int
     before: Cursor
     after: Cursor
+
+    def places(self) -> tuple[np.ndarray, np.ndarray]:
+        """Epoch and position of each sample; int64."""
+        epochs = [np.full(stop - start, epoch) for epoch, start, stop in self.parts]
+        positions = [np.arange(start, stop) for _, start, stop in self.parts]
+        return np.concatenate(epochs), np.concatenate(positions)
 
 
 def steps_from(

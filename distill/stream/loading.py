@@ -23,6 +23,19 @@ from distill.stream.batch import Batch, MicroBatchDraws, MicroBatches
 _LEFT_TO_PARENT = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2)
 
 
+def pinned(wanted: bool | None) -> bool:
+    """Whether to pin: as wanted, or where there is a CUDA device.
+
+    Raises:
+        InputError: it is wanted and there is none.
+    """
+    if wanted and not torch.cuda.is_available():
+        raise InputError(
+            "pin_memory without a CUDA device", "a device to copy to", "leave pin_memory out"
+        )
+    return torch.cuda.is_available() if wanted is None else wanted
+
+
 def load_batches(
     dataset: MicroBatches,
     asked_for: Iterator[MicroBatchDraws],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 from distill.errors import InputError
 from distill.stream.mixing import Mixing
@@ -51,6 +52,45 @@ class CacheSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
+class CodeSwitchingSettings:
+    """Words of what the student reads replaced by their translations."""
+
+    share: float = 0.0
+    """Share of a sentence's words that are replaced, as far as the lexicon knows them."""
+    lexicon: Path | None = None
+    """Folder that ``python -m distill.learn_lexicon RECIPE`` wrote: ``sw-en.tsv``, ``en-sw.tsv``"""
+    side: Literal["source", "target", "both"] = "source"
+    """Which sentences are switched: source sentences, into English; the English ones that the
+    student reads in hybrid batches, into the source language; or both."""
+
+    def __post_init__(self) -> None:
+        _share("data.code_switching.share", self.share)
+        if self.share and self.lexicon is None:
+            raise InputError(
+                f"data.code_switching.share: {self.share} without a lexicon",
+                "a folder of lexicons",
+                "learn one with python -m distill.learn_lexicon and set code_switching.lexicon",
+            )
+        if not self.share and (self.lexicon is not None or self.side != "source"):
+            raise InputError(
+                "data.code_switching with share 0",
+                "a share of words that are replaced",
+                "set data.code_switching.share, or leave code_switching out",
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class HybridSettings:
+    """Monolingual samples among the cross-lingual ones (after Elmahdy et al., arXiv 2408.10536)."""
+
+    monolingual_share: float = 0.0
+    """Share of samples of which the student reads the English sentence itself."""
+
+    def __post_init__(self) -> None:
+        _share("data.hybrid.monolingual_share", self.monolingual_share)
+
+
+@dataclass(frozen=True, kw_only=True)
 class DataSettings:
     """Shards, their mixing and the batches cut from them."""
 
@@ -87,6 +127,10 @@ class DataSettings:
     """Share of unreadable samples that is borne before the run stops."""
     cache: CacheSettings = field(default_factory=CacheSettings)
     """Copies of shards that are elsewhere."""
+    code_switching: CodeSwitchingSettings = field(default_factory=CodeSwitchingSettings)
+    """Words replaced by their translations."""
+    hybrid: HybridSettings = field(default_factory=HybridSettings)
+    """English sentences among the student's input."""
 
     def __post_init__(self) -> None:
         for name in ("micro_batch", "accumulation_steps", "prefetch_batches", "bucket_size"):
@@ -120,10 +164,31 @@ class DataSettings:
                 "shards behind a URL or a command, which are copied",
                 "leave data.cache out",
             )
+        self._check_switched_side()
+
+    def _check_switched_side(self) -> None:
+        side, share = self.code_switching.side, self.hybrid.monolingual_share
+        if side != "source" and not share:
+            raise InputError(
+                f"data.code_switching.side: {side} without hybrid batches",
+                "English sentences that the student reads",
+                "set data.hybrid.monolingual_share above 0, or side to source",
+            )
+        if self.code_switching.share and side != "target" and share == 1:
+            raise InputError(
+                f"data.code_switching.side: {side} with data.hybrid.monolingual_share: 1",
+                "source sentences that the student reads",
+                "set side to target, or lower the share",
+            )
 
 
 def _may_be_copied(shards: str) -> bool:
     return is_url(shards) or "=" in shards
+
+
+def _share(name: str, value: float) -> None:
+    if not 0 <= value <= 1:
+        raise InputError(f"{name}: {value}", "a share from 0 to 1", "correct it")
 
 
 def _at_least(least: float, name: str, value: float) -> None:
