@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 
 from accelerate import Accelerator
 
@@ -63,6 +64,8 @@ def stored_sentences(recipe: Recipe, side: str) -> list[str]:
     def no_tokens(texts: Sequence[str]) -> Tokens:
         raise AssertionError("only text is read here")
 
+    data = replace(recipe.data, stored_tokens=False, pad_multiple=1)
+    recipe = replace(recipe, data=data)
     return build_stream(recipe, no_tokens, no_tokens, 0, 1).distinct_texts(side)
 
 

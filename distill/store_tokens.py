@@ -11,13 +11,13 @@ import sys
 from functools import partial
 from pathlib import Path
 
-from distill.building import load_texts
 from distill.config import Recipe
 from distill.config_file import load_settings
 from distill.errors import InputError, one_line_errors
 from distill.monitoring import Progress
 from distill.stream.shards import find_shards
 from distill.stream.stored_tokens import store_tokens
+from distill.student import load_texts
 
 
 def store(recipe: Recipe) -> int:

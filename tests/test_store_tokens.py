@@ -8,10 +8,11 @@ import pytest
 import torch
 
 from distill import store_tokens
-from distill.building import build_stream, load_texts
+from distill.building import build_stream, stored_sentences
 from distill.config import Recipe
 from distill.config_file import load_settings
 from distill.errors import EXIT_BAD_INPUT
+from distill.student import load_texts
 
 
 def first_batches(recipe, tokenize_source, tokenize_target, count=20):
@@ -30,6 +31,7 @@ def test_stored_tokens_replace_tokenising(tiny_world, tmp_path, capsys):
     student, teacher = load_texts(recipe)
     live = first_batches(recipe, student.queries, teacher.queries)
     recipe = load_settings(Recipe, tiny_world.recipe, [*options, "data.stored_tokens=true"])
+    assert len(stored_sentences(recipe, "target")) > 500
     for batch, other in zip(
         first_batches(recipe, student.queries, teacher.queries), live, strict=True
     ):
