@@ -58,6 +58,14 @@ ALLOWED = {
         "distill.evaluation.results",
         "distill.process",
     },
+    "distill.search": LEAVES
+    | {
+        "distill.config",
+        "distill.config_file",
+        "distill.encoders",
+        "distill.evaluation",
+        "distill.process",
+    },
     "distill.config": LEAVES
     | {
         "distill.encoders.settings",

@@ -106,20 +106,34 @@ class TextEncoder:
 
         Special tokens, the marker and the prompt's tokens cover nothing: ``(0, 0)``.
         """
-        settings, prompt = self.settings, len(self.settings.query_prompt)
-        room = settings.query_length - self.has_query_marker
-        prompted = [settings.query_prompt + text for text in texts]
+        settings = self.settings
+        return self._offsets(
+            texts, settings.query_prompt, settings.query_length, self._query_marker
+        )
+
+    def document_offsets(self, texts: Sequence[str]) -> list[list[tuple[int, int]]]:
+        """As `query_offsets`, of documents; tokens of the skip list included."""
+        settings = self.settings
+        return self._offsets(
+            texts, settings.document_prompt, settings.document_length, self._document_marker
+        )
+
+    def _offsets(
+        self, texts: Sequence[str], prompt: str, length: int, marker: int | None
+    ) -> list[list[tuple[int, int]]]:
         found = self.tokenizer(
-            prompted, truncation=True, max_length=room, return_offsets_mapping=True
+            [prompt + text for text in texts],
+            truncation=True,
+            max_length=length - (marker is not None),
+            return_offsets_mapping=True,
         )["offset_mapping"]
-        nothing = (0, 0)
+        shift = len(prompt)
         rows = [
-            [(max(start - prompt, 0), max(stop - prompt, 0)) for start, stop in row]
-            for row in found
+            [(max(start - shift, 0), max(stop - shift, 0)) for start, stop in row] for row in found
         ]
-        if not self.has_query_marker:
+        if marker is None:
             return rows
-        return [[*row[:1], nothing, *row[1:]] for row in rows]
+        return [[*row[:1], (0, 0), *row[1:]] for row in rows]
 
     def _rows(self, texts: Sequence[str], length: int, marker: int | None) -> list[list[int]]:
         if not len(texts):

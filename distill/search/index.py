@@ -1,0 +1,136 @@
+"""Indexes of encoded documents: exact MaxSim, and PLAID through PyLate where it is installed.
+
+Shapes: P texts, N query tokens, M document tokens, D dimension.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from distill.errors import InputError
+from distill.evaluation.embeddings import PackedEmbeddings, from_rows
+from distill.evaluation.search import search
+
+#: Documents that PLAID looks at more closely for each one wanted.
+_CANDIDATES = 10
+
+
+class Index(Protocol):
+    """Finds the documents with the greatest MaxSim."""
+
+    name: str
+
+    def find(self, query_ND: Tensor, depth: int) -> list[tuple[int, float]]:
+        """(position of a document, MaxSim), best first, at most `depth`."""
+
+    def vectors(self, position: int) -> Tensor:
+        """(M, D) scoring tokens of a document."""
+
+
+class ExactIndex:
+    """Compares a query with every document; the reference, and fast up to some 100,000.
+
+    Args:
+        segments: encoded texts, distinct.
+        text_of_document: for each document the position of its text.
+    """
+
+    name = "exact"
+
+    def __init__(
+        self, segments: Sequence[PackedEmbeddings], text_of_document: Sequence[int]
+    ) -> None:
+        self._segments = segments
+        self._rows = {
+            text: vectors for segment in segments for text, vectors in segment.rows().items()
+        }
+        self._text_of_document = list(text_of_document)
+        texts = torch.cat([segment.texts for segment in segments])
+        row_of_text = torch.empty_like(texts)
+        row_of_text[texts] = torch.arange(len(texts))
+        self._row_of_document = row_of_text[torch.tensor(self._text_of_document)]
+
+    def find(self, query_ND: Tensor, depth: int) -> list[tuple[int, float]]:
+        """As `Index.find`."""
+        found = search(
+            from_rows([query_ND]),
+            self._segments,
+            lambda scores_PQ: scores_PQ.index_select(0, self._row_of_document).T.contiguous(),
+            depth,
+        )
+        positions, scores = found[0]
+        return list(zip(positions.tolist(), scores.tolist(), strict=True))
+
+    def vectors(self, position: int) -> Tensor:
+        """As `Index.vectors`."""
+        return self._rows[self._text_of_document[position]].float()
+
+
+class PlaidIndex:
+    """PyLate's PLAID finds candidates, exact MaxSim orders them (Santhanam et al., CIKM 2022).
+
+    Args:
+        exact: the same documents; gives the vectors that are compressed, and the last scores.
+        folder: where the compressed index lies; written anew.
+    """
+
+    name = "plaid"
+
+    def __init__(self, exact: ExactIndex, num_documents: int, folder: Path) -> None:
+        require_pylate()
+        from pylate import indexes, retrieve
+
+        self._exact = exact
+        folder.mkdir(parents=True, exist_ok=True)
+        index = indexes.PLAID(
+            index_folder=str(folder), index_name="plaid", override=True, show_progress=False
+        )
+        index.add_documents(
+            documents_ids=[str(position) for position in range(num_documents)],
+            documents_embeddings=[
+                exact.vectors(position).numpy() for position in range(num_documents)
+            ],
+        )
+        self._retriever = retrieve.ColBERT(index=index)
+
+    def find(self, query_ND: Tensor, depth: int) -> list[tuple[int, float]]:
+        """As `Index.find`; a document that PLAID's centroids pass over is not found."""
+        (hits,) = self._retriever.retrieve(
+            queries_embeddings=[query_ND.numpy()], k=depth * _CANDIDATES
+        )
+        scored = [
+            (position, maxsim(query_ND, self._exact.vectors(position)))
+            for position in (int(hit["id"]) for hit in hits)
+        ]
+        return sorted(scored, key=lambda item: (-item[1], item[0]))[:depth]
+
+    def vectors(self, position: int) -> Tensor:
+        """As `Index.vectors`."""
+        return self._exact.vectors(position)
+
+
+def maxsim(query_ND: Tensor, document_MD: Tensor) -> float:
+    """Sum over query tokens of the greatest dot product with a document token."""
+    if not len(document_MD):
+        return 0.0
+    return float((query_ND @ document_MD.T).amax(dim=1).sum())
+
+
+def require_pylate() -> None:
+    """Refuse PLAID where PyLate is not installed.
+
+    Raises:
+        InputError: no package pylate.
+    """
+    if importlib.util.find_spec("pylate") is None:
+        raise InputError(
+            "--engine plaid: no package pylate",
+            "PyLate with its PLAID index",
+            "pip install pylate in an environment that its versions fit, or use --engine exact",
+        )

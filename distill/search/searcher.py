@@ -1,0 +1,164 @@
+"""Encoders, documents and an index put together: a query in, ranked and marked documents out."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from distill.encoders.directory import encoder_hash, load_encoder
+from distill.encoders.late_interaction import LateInteractionEncoder
+from distill.encoders.layouts import local_directory
+from distill.encoders.text import TextEncoder
+from distill.errors import InputError
+from distill.evaluation.cached_encoding import encode_cached
+from distill.evaluation.embedding_cache import EmbeddingCache
+from distill.search.documents import Document
+from distill.search.index import ExactIndex, Index, PlaidIndex
+from distill.search.matching import Match, marked_parts, match_tokens
+
+
+@dataclass(frozen=True)
+class Hit:
+    """One found document."""
+
+    rank: int
+    name: str
+    score: float
+    text: str
+    matches: list[Match]
+
+    def record(self) -> dict[str, Any]:
+        """The hit as JSON has it, with the text also cut into (characters, similarity)."""
+        return {**asdict(self), "parts": marked_parts(self.text, self.matches)}
+
+
+@dataclass(frozen=True)
+class QueryEncoder:
+    """A named encoder of queries: the teacher itself, or a student."""
+
+    name: str
+    model: LateInteractionEncoder
+    text: TextEncoder
+
+    @torch.no_grad()
+    def encode(self, query: str) -> Tensor:
+        """(N, D) vectors of the query's scoring tokens, on the CPU."""
+        tokens = self.text.queries([query])
+        vectors_BND = self.model(tokens.input_ids, tokens.attention_mask)
+        return vectors_BND[0][tokens.scoring_mask[0]].float().cpu()
+
+
+def load_query_encoder(name: str, source: str, allow_downloads: bool = False) -> QueryEncoder:
+    """Load an encoder directory of any layout."""
+    model, text = load_encoder(source, allow_downloads=allow_downloads)
+    return QueryEncoder(name, model.eval().requires_grad_(False), text)
+
+
+class Searcher:
+    """Searches documents that the teacher encoded, with any query encoder of its space.
+
+    Args:
+        documents: what is searched.
+        teacher: encodes them, and is the zero-shot system beside the students.
+        teacher_source: directory of the teacher; its hash keys the cache.
+        students: language code, or "" for all languages → query encoder.
+        cache: directory of the documents' embeddings; none keeps them in memory.
+        engine: ``exact`` or ``plaid``.
+
+    Raises:
+        InputError: a student's vectors are not as wide as the teacher's.
+    """
+
+    def __init__(
+        self,
+        documents: list[Document],
+        teacher: QueryEncoder,
+        teacher_source: str,
+        students: dict[str, QueryEncoder],
+        *,
+        cache: Path | None = None,
+        engine: str = "exact",
+        batch_size: int = 32,
+    ) -> None:
+        width = teacher.model.embedding_dimension
+        for student in students.values():
+            if student.model.embedding_dimension != width:
+                raise InputError(
+                    f"student {student.name}: vectors of {student.model.embedding_dimension}",
+                    f"the teacher's {width}",
+                    "use the teacher that the student was distilled from",
+                )
+        self.documents, self.teacher, self.students = documents, teacher, students
+        # One model serves all threads of the web page, one query at a time.
+        self._lock = threading.Lock()
+        self.index = self._build_index(teacher_source, cache, engine, batch_size)
+
+    def _build_index(self, source: str, cache: Path | None, engine: str, batch_size: int) -> Index:
+        texts: dict[str, int] = {}
+        places = [texts.setdefault(entry.text, len(texts)) for entry in self.documents]
+        text, model = self.teacher.text, self.teacher.model
+        store = None
+        if cache is not None:
+            key = encoder_hash(local_directory(source))
+            store = EmbeddingCache(cache, f"{key} {text.settings} {torch.float32} document")
+        segments = encode_cached(
+            store,
+            lambda tokens: model(tokens.input_ids, tokens.attention_mask),
+            text.documents,
+            list(texts),
+            batch_size,
+            "cpu",
+            torch.float32,
+            None,
+            None,
+        )
+        exact = ExactIndex(segments, places)
+        if engine == "exact":
+            return exact
+        folder = (cache or Path(".")) / "plaid"
+        return PlaidIndex(exact, len(self.documents), folder)
+
+    def student_for(self, language: str) -> QueryEncoder | None:
+        """The student of a language, the one for all, or none."""
+        return self.students.get(language) or self.students.get("")
+
+    def systems(self, language: str) -> list[QueryEncoder]:
+        """The student where there is one, and the teacher zero-shot."""
+        student = self.student_for(language)
+        return [self.teacher] if student is None else [student, self.teacher]
+
+    def search(self, query: str, encoder: QueryEncoder, depth: int = 5) -> list[Hit]:
+        """Documents for a query, best first."""
+        with self._lock:
+            query_ND = encoder.encode(query)
+            found = self.index.find(query_ND, depth)
+            hits = []
+            for rank, (position, score) in enumerate(found, 1):
+                document = self.documents[position]
+                matches = match_tokens(
+                    query,
+                    query_ND,
+                    encoder.text,
+                    document.text,
+                    self.index.vectors(position),
+                    self.teacher.text,
+                )
+                hits.append(Hit(rank, document.name, score, document.text, matches))
+        return hits
+
+    def answer(self, query: str, language: str, depth: int) -> dict[str, Any]:
+        """Every system's hits as JSON has them."""
+        return {
+            "query": query,
+            "language": language,
+            "engine": self.index.name,
+            "systems": {
+                encoder.name: [hit.record() for hit in self.search(query, encoder, depth)]
+                for encoder in self.systems(language)
+            },
+        }
