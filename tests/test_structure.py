@@ -48,7 +48,13 @@ ALLOWED = {
         "distill.tokens",
         "distill.transport",
     },
-    "distill.studies": LEAVES | {"distill.config", "distill.config_file", "distill.evaluation"},
+    "distill.studies": LEAVES
+    | {
+        "distill.config",
+        "distill.config_file",
+        "distill.evaluation",
+        "distill.survival.stopping",
+    },
     "distill.export": LEAVES
     | {
         "data_shards.format",

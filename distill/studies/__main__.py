@@ -12,8 +12,9 @@ from distill.studies.baselines import baselines_of
 from distill.studies.grid import Cell, cells_of, choose_cells
 from distill.studies.processes import as_typed, training_command
 from distill.studies.records import is_finished, last_step, read_record
-from distill.studies.runner import EXIT_REQUEUE, Runner
+from distill.studies.runner import Runner
 from distill.studies.settings import Study, load_study
+from distill.survival.stopping import EXIT_REQUEUE
 
 STUDIES = Path(__file__).resolve().parents[2] / "launch/studies"
 

@@ -7,6 +7,7 @@ import shlex
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import IO
@@ -16,6 +17,7 @@ import psutil
 from distill.config_file import base_directory
 from distill.studies.grid import Cell
 from distill.studies.settings import Study
+from distill.survival.stopping import STATUS_FILE
 
 ROOT = Path(__file__).resolve().parents[2]
 TRAIN = ROOT / "distill/train.py"
@@ -41,6 +43,14 @@ def as_typed(command: Sequence[str]) -> str:
     return text if text.startswith("python") else f"accelerate launch{text}"
 
 
+#: How long the training processes may outlive a launcher that was killed.
+_ORPHAN_SECONDS = 120.0
+
+
+def _ignore_user_signal() -> None:
+    signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+
+
 class Job:
     """A process of its own session that writes to a log.
 
@@ -49,6 +59,7 @@ class Job:
         directory: working directory.
         log: file that standard output and error are appended to.
         threads: CPU threads of the process.
+        status_file: where a training run writes its status, which its launcher would hide.
         keep_open: files that the process inherits, such as a lock.
     """
 
@@ -58,13 +69,18 @@ class Job:
         directory: Path,
         log: Path,
         threads: int,
+        status_file: Path | None = None,
         keep_open: Sequence[IO[str]] = (),
     ) -> None:
-        self.log = log
+        self.log, self._status_file = log, status_file
+        self._launcher_died: float | None = None
         environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
         environment["PYTHONPATH"] = os.pathsep.join(
             [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
         )
+        if status_file is not None:
+            status_file.unlink(missing_ok=True)
+            environment[STATUS_FILE] = str(status_file)
         with log.open("ab") as output:
             self.process = subprocess.Popen(
                 command,
@@ -75,8 +91,32 @@ class Job:
                 stderr=subprocess.STDOUT,
                 # Ctrl-C reaches the runner alone, which hands on what training understands.
                 start_new_session=True,
+                # Slurm sends it to every process of a job, and the launcher would die of it.
+                preexec_fn=_ignore_user_signal,
                 pass_fds=[file.fileno() for file in keep_open],
             )
+
+    @property
+    def status(self) -> int | None:
+        """The exit status of what was launched; None while any of it runs."""
+        status = self.process.poll()
+        if status is None or (status < 0 and self._outlives_launcher()):
+            return None
+        if self._status_file is not None and self._status_file.is_file():
+            text = self._status_file.read_text(encoding="utf-8").strip()
+            return int(text) if text.isdigit() else status
+        return status
+
+    def _outlives_launcher(self) -> bool:
+        """Whether processes of the session write their checkpoint still, for a while at most."""
+        self._launcher_died = self._launcher_died or time.monotonic()
+        if time.monotonic() - self._launcher_died > _ORPHAN_SECONDS:
+            return False
+        try:
+            os.killpg(self.process.pid, 0)
+        except ProcessLookupError:
+            return False
+        return True
 
     def stop(self) -> None:
         """Ask the training processes for a checkpoint and their end.

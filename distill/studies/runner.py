@@ -31,11 +31,12 @@ from distill.studies.records import (
     write_record,
 )
 from distill.studies.settings import Study
+from distill.survival.stopping import EXIT_REQUEUE
 
-#: "Run me again and I go on", as `distill.train` says it.
-EXIT_REQUEUE = 85
 _POLL_SECONDS = 0.5
 _HEARTBEAT_SECONDS = 60.0
+#: A process that is starting may miss a signal.
+_STOP_AGAIN_SECONDS = 5.0
 
 
 @dataclass
@@ -66,6 +67,7 @@ class Runner:
     _running: list[_Running] = field(default_factory=list)
     _others: list[Job] = field(default_factory=list)
     _durations: list[float] = field(default_factory=list)
+    _stopped: float = 0.0
 
     @property
     def threads(self) -> int:
@@ -90,6 +92,10 @@ class Runner:
     def _stop(self, number: int, frame: FrameType | None) -> None:
         kill = self.stopping > 0 and number == signal.SIGINT
         self.stopping += 1
+        self._stop_jobs(kill)
+
+    def _stop_jobs(self, kill: bool) -> None:
+        self._stopped = time.monotonic()
         for job in [*(running.job for running in self._running), *self._others]:
             job.kill() if kill else job.stop()
 
@@ -101,9 +107,11 @@ class Runner:
             while waiting and len(self._running) < self.jobs and not self.stopping:
                 self._start(waiting.pop(0))
             time.sleep(_POLL_SECONDS if self._running else 0)
-            for running in [each for each in self._running if each.job.process.poll() is not None]:
+            for running in [each for each in self._running if each.job.status is not None]:
                 self._running.remove(running)
                 self._finish(running, len(waiting), total)
+            if self.stopping and time.monotonic() - self._stopped > _STOP_AGAIN_SECONDS:
+                self._stop_jobs(kill=False)
             if time.monotonic() - beat > _HEARTBEAT_SECONDS:
                 beat = time.monotonic()
                 self._heartbeat()
@@ -155,29 +163,26 @@ class Runner:
         record = read_record(cell.directory)
         record.attempts, record.machine = record.attempts + 1, machine_line()
         write_record(cell.directory, record)
-        job = Job(command, working_directory(self.study), log, self.threads, [held])
+        status_file = cell.directory / "status"
+        job = Job(command, working_directory(self.study), log, self.threads, status_file, [held])
         self._running.append(_Running(cell, job, held, time.monotonic()))
         again = f", attempt {record.attempts}" if record.attempts > 1 else ""
         self._say(f"{title}: started{again}, log {log}")
 
     def _finish(self, running: _Running, num_waiting: int, total: int) -> None:
-        cell, status = running.cell, running.job.process.returncode
+        cell, status = running.cell, running.job.status or 0
         seconds = time.monotonic() - running.started
         record = read_record(cell.directory)
         record.seconds += seconds
         record.pair_encodings = pairs_seen(cell) or record.pair_encodings
         last_lines = running.job.last_lines(12)
-        # The launcher hides the status of what it launched behind its own.
-        asks_again = status == EXIT_REQUEUE or any(
-            f"status {EXIT_REQUEUE}" in s for s in last_lines
-        )
         title = f"[{cell.number}] {cell.name}"
         if status == 0 and last_step(cell) is not None:
             record.status, record.error = "finished", ""
             self._durations.append(seconds)
             drop_what_is_not_kept(cell, self.study.keep)
             self._say(f"{title}: finished in {seconds:.0f} s{self._time_left(num_waiting, total)}")
-        elif self.stopping or asks_again or status < 0:
+        elif self.stopping or status == EXIT_REQUEUE or status < 0:
             record.status = "interrupted"
             self.interrupted.append(cell.name)
             self._say(f"{title}: interrupted; the same command goes on")
