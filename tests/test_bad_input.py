@@ -19,6 +19,7 @@ from distill.checkpoint import TrainState
 from distill.config import Recipe
 from distill.config_file import load_settings, save_settings
 from distill.errors import EXIT_BAD_INPUT
+from distill.studies.__main__ import main as studies_main
 from distill.train import main as train_main
 from distill.train_teacher import main as train_teacher_main
 
@@ -309,12 +310,39 @@ SHARD_CASES: dict[str, tuple[Callable[..., Arguments], str]] = {
     "verify without a manifest": (lambda w, t: ["verify", str(t)], "manifest.json"),
 }
 
+
+def study_with(tiny_world, tmp_path, **settings) -> Arguments:
+    tree = {"name": "s", "question": "?", "recipe": str(tiny_world.recipe), **settings}
+    tree.setdefault("variants", {"transport": {}})
+    tree.setdefault("test_collections", ["colours"])
+    text = yaml.safe_dump({**tree, "runs": str(tmp_path)}).encode()
+    return ["cells", str(small_file(tmp_path, text, "study.yaml"))]
+
+
+STUDY_CASES: dict[str, tuple[Callable[..., Arguments], str]] = {
+    "missing study": (lambda w, t: ["run", str(t / "no.yaml")], "check the path"),
+    "unknown key": (lambda w, t: study_with(w, t, variant={}), "did you mean variants?"),
+    "setting refused in a variant": (
+        lambda w, t: study_with(w, t, variants={"transport": {"max_steps": 0}}),
+        "variant transport",
+    ),
+    "chosen and tested on the same": (
+        lambda w, t: study_with(w, t, dev_collections=["colours"]),
+        "drop it from one of them",
+    ),
+    "no such cell": (
+        lambda w, t: ["run", *study_with(w, t)[1:], "--cell", "5", "baselines=false"],
+        "--cell 5",
+    ),
+}
+
 CASES = [
     (f"{command}: {name}", main, make, message)
     for command, main, cases in (
         ("train", train_main, TRAIN_CASES),
         ("train_teacher", train_teacher_main, TEACHER_CASES),
         ("data_shards", data_shards_main, SHARD_CASES),
+        ("studies", studies_main, STUDY_CASES),
     )
     for name, (make, message) in cases.items()
 ]

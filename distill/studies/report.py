@@ -148,7 +148,7 @@ def _collection(values: StudyValues, comparisons: Comparisons, collection: str, 
     caption = (
         f"Means over seeds; ± half the 95 % bootstrap interval over queries; ▲ better, ▼ worse "
         f"than `{study.baseline}` with p < .05 (paired randomisation on the queries' means over "
-        f"seeds; Holm over the pairs of a row)."
+        f"seeds that both have; Holm over the pairs of a row)."
     )
     return "\n".join([f"## {kind}: {collection}", "", *lines, "", caption])
 

@@ -42,12 +42,15 @@ run_step() {
 # Ends the job with a status; 85 asks for the same job again, which goes on where it stopped.
 end_job() {
   local status=$1 state
+  # An array's own number, which one of its tasks bears too, would mean all of them.
+  local job=$SLURM_JOB_ID
+  if [ -n "${SLURM_ARRAY_JOB_ID:-}" ]; then job=${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID; fi
   if [ "$status" = 85 ]; then
-    state=$(scontrol -o show job "$SLURM_JOB_ID" | sed -n 's/.* JobState=\([A-Z_]*\).*/\1/p')
+    state=$(scontrol -o show job "$job" | sed -n 's/.* JobState=\([A-Z_]*\).*/\1/p')
     # One that is cancelled, or that Slurm requeues itself, is not running any more.
     if [ "$state" = RUNNING ]; then
       echo "== $(date -Is) stopped with a checkpoint: requeued"
-      if scontrol requeue "$SLURM_JOB_ID"; then
+      if scontrol requeue "$job"; then
         sleep 60 # Slurm ends this script meanwhile.
       fi
       echo "== could not be requeued: submit it again to go on"

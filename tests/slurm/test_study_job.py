@@ -49,7 +49,7 @@ def test_every_task_trains_a_cell_and_goes_on_after_a_stop(slurm, study, tmp_pat
         return {task["ArrayTaskId"]: task for task in slurm.jobs(job)}
 
     def wait_until(condition, what: str) -> None:
-        deadline = time.monotonic() + 400
+        deadline = time.monotonic() + 800
         while not condition():
             logs = "".join(path.read_text()[-3000:] for path in tmp_path.glob("*.log"))
             assert time.monotonic() < deadline, f"{what}: {tasks()}\n{logs}"
