@@ -1,7 +1,9 @@
 """Checkpoints: written beside, synced, renamed; found again; one is whole or it is not there.
 
-Layout: ``checkpoints/step-<n>/`` with what Accelerate and DeepSpeed save and ``state.json``, which
-is written last and marks the checkpoint as whole. The teacher is not in it, only its hash.
+Layout: ``checkpoints/step-<n>/`` with what Accelerate and DeepSpeed save (weights, optimizer, random
+states of every rank), the resolved ``config.yaml``, and ``state.json``, which is written last, lists
+the other files and marks the checkpoint as whole. The teacher is not in it, only its hash.
+``checkpoints/latest`` points to the newest, ``checkpoints/best`` to the best step's, which is kept.
 """
 
 from __future__ import annotations
@@ -16,12 +18,17 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
+from safetensors import SafetensorError
 
 from distill import collectives
 from distill.errors import InputError
+from distill.survival.loading import weights_only_loading
+from distill.survival.universal import convert
 
 _STATE = "state.json"
 _STEP = re.compile(r"step-(\d+)")
+# Weights and AdamW's two moments in 32 bits, beside weights that may be stored once more.
+_BYTES_OF_TRAINABLE, _BYTES_OF_FROZEN = 16, 4
 
 
 @dataclass
@@ -32,10 +39,12 @@ class TrainState:
         step: optimizer steps done.
         stream: position of the sample plan, `BitextStream.state_dict`.
         num_pairs_seen: sentence pairs trained on, over all ranks.
-        num_skipped_steps: steps left out for a loss that was not finite.
+        num_skipped_steps: steps left out for a loss or gradient that was not finite.
         teacher_hash: identity of the frozen teacher.
         world_size: ranks that wrote the state.
+        engine: what the weights are in, such as ``zero2`` or ``ddp``; empty in older states.
         best: which evaluation was best so far, `BestStep.state_dict`.
+        evaluation_due: the evaluation after this step was not finished.
     """
 
     step: int = 0
@@ -44,55 +53,120 @@ class TrainState:
     num_skipped_steps: int = 0
     teacher_hash: str = ""
     world_size: int = 1
+    engine: str = ""
     best: dict[str, Any] = field(default_factory=dict)
+    evaluation_due: bool = False
 
 
 def checkpoints_in(directory: Path) -> list[Path]:
-    """Whole checkpoints, oldest first; what was cut off in writing is passed over."""
+    """Whole checkpoints, oldest first; what was cut off or lost a file is passed over."""
     found = []
     for path in directory.glob("step-*"):
         match = _STEP.fullmatch(path.name)
-        if match and (path / _STATE).is_file():
+        if match and _is_whole(path):
             found.append((int(match[1]), path))
     return [path for _, path in sorted(found)]
+
+
+def _is_whole(path: Path) -> bool:
+    try:
+        sizes = json.loads((path / _STATE).read_text(encoding="utf-8")).get("files", {})
+        return all((path / name).stat().st_size == size for name, size in sizes.items())
+    except (OSError, json.JSONDecodeError):
+        return False
 
 
 def save_checkpoint(
     directory: Path, accelerator: Accelerator, state: TrainState, keep_last: int
 ) -> Path:
-    """Write ``step-<n>`` and drop all but the newest `keep_last`. Collective.
+    """Write ``step-<n>`` and drop all but the newest `keep_last` and the best. Collective.
 
     Raises:
-        InputError: less room on the disk than the last checkpoint took.
+        InputError: the disk is full or cannot be written to; earlier checkpoints are kept. May be
+            raised on one rank alone, whose launcher then ends the others.
     """
     target = directory / f"step-{state.step}"
     partial = directory / f".step-{state.step}.partial"
-    _check_space(directory)
-    if collectives.rank() == 0:
+    if collectives.broadcast_object(_is_whole(target)):
+        return target  # The same step of the same run is the same state.
+    _check_space(directory, accelerator)
+    try:
+        if collectives.rank() == 0:
+            shutil.rmtree(partial, ignore_errors=True)
+            shutil.rmtree(target, ignore_errors=True)
+            partial.mkdir(parents=True)
+        collectives.barrier()
+        # Frozen weights come back from the model the student starts from.
+        frozen = {"exclude_frozen_parameters": True} if _is_deepspeed(accelerator) else {}
+        accelerator.save_state(str(partial), **frozen)
+        collectives.barrier()
+        if collectives.rank() == 0:
+            _complete(partial, target, state)
+            _point_and_prune(directory, state, keep_last)
+    except (OSError, RuntimeError, SafetensorError) as error:
+        full = shutil.disk_usage(directory).free < _estimated_bytes(accelerator)
+        if isinstance(error, RuntimeError) and not full:
+            raise
         shutil.rmtree(partial, ignore_errors=True)
-        shutil.rmtree(target, ignore_errors=True)
-        partial.mkdir(parents=True)
-    collectives.barrier()
-    # Frozen weights come back from the model the student starts from.
-    frozen = {"exclude_frozen_parameters": True} if _is_deepspeed(accelerator) else {}
-    accelerator.save_state(str(partial), **frozen)
-    collectives.barrier()
-    if collectives.rank() == 0:
-        (partial / _STATE).write_text(json.dumps(asdict(state), indent=2) + "\n", encoding="utf-8")
-        _sync(partial)
-        os.replace(partial, target)
-        _sync_directory(directory)
-        for old in checkpoints_in(directory)[:-keep_last]:
-            shutil.rmtree(old)
+        raise InputError(
+            f"{partial}: {'the disk is full' if full else error}",
+            "a checkpoint that can be written",
+            "free space, lower checkpoint.keep_last, or move `runs`; earlier checkpoints are kept",
+        ) from error
     collectives.barrier()
     return target
 
 
-def load_checkpoint(path: Path, accelerator: Accelerator, teacher_hash: str) -> TrainState:
+def _complete(partial: Path, target: Path, state: TrainState) -> None:
+    """Mark as whole and put in place; after a crash at any point it is whole or not there."""
+    config = target.parent.parent / "config.yaml"
+    if config.is_file():
+        shutil.copyfile(config, partial / "config.yaml")
+    sizes = {
+        str(path.relative_to(partial)): path.stat().st_size
+        for path in sorted(partial.rglob("*"))
+        if path.is_file()
+    }
+    text = json.dumps({**asdict(state), "files": sizes}, indent=2)
+    _sync(partial)
+    (partial / _STATE).write_text(text + "\n", encoding="utf-8")
+    _sync_path(partial / _STATE)
+    _sync_path(partial)
+    os.replace(partial, target)
+    _sync_path(target.parent)
+
+
+def _point_and_prune(directory: Path, state: TrainState, keep_last: int) -> None:
+    _point(directory / "latest", f"step-{state.step}")
+    if state.best.get("best_step") == state.step:
+        _point(directory / "best", f"step-{state.step}")
+    kept = {path.name for path in checkpoints_in(directory)[-keep_last:]}
+    best = directory / "best"
+    if best.is_symlink():
+        kept.add(os.readlink(best))
+    for path in [*directory.glob("step-*"), *directory.glob(".step-*")]:
+        if path.name not in kept:
+            shutil.rmtree(path)
+
+
+def _point(link: Path, name: str) -> None:
+    beside = link.with_name(f".{link.name}.new")
+    beside.unlink(missing_ok=True)
+    beside.symlink_to(name)
+    os.replace(beside, link)
+
+
+def load_checkpoint(
+    path: Path, accelerator: Accelerator, teacher_hash: str, engine: str
+) -> TrainState:
     """Put engines, optimizer and random states back; returns the rest. Collective.
 
+    Exact in a world of as many ranks as wrote it. In another one weights, optimizer state and the
+    position in the data are the same; what follows differs in the size of a global batch (unless
+    the micro-batch changes with it), in the order of additions, and, with dropout, in its masks.
+
     Raises:
-        InputError: another teacher than the checkpoint's.
+        InputError: another teacher or engine than the checkpoint's, or it cannot be converted.
     """
     state = read_state(path)
     if state.teacher_hash != teacher_hash:
@@ -101,9 +175,51 @@ def load_checkpoint(path: Path, accelerator: Accelerator, teacher_hash: str) -> 
             f"the teacher given, {teacher_hash[:12]}",
             "give the run's own teacher, or start a new run with name=",
         )
+    if state.engine not in ("", engine):
+        raise InputError(
+            f"{path}: written by engine {state.engine}, launched with {engine}",
+            "the same engine",
+            "launch as before (launcher, launch.student_deepspeed), or start a new run with name=",
+        )
     options: dict[str, Any] = {"load_module_strict": False} if _is_deepspeed(accelerator) else {}
-    accelerator.load_state(str(path), **options)
+    if state.world_size == collectives.world_size():
+        with weights_only_loading():
+            accelerator.load_state(str(path), **options)
+        return state
+    _load_for_another_world(path, accelerator, options)
+    state.world_size = collectives.world_size()
     return state
+
+
+def _load_for_another_world(path: Path, accelerator: Accelerator, options: dict[str, Any]) -> None:
+    source = path
+    if not _is_deepspeed(accelerator):
+        with weights_only_loading():
+            accelerator.load_state(str(path), **options)
+    else:
+        source = path.parent / f".{path.name}.for-{collectives.world_size()}-ranks"
+        problem: InputError | None = None
+        if collectives.rank() == 0:
+            try:
+                convert(path, source)
+            except InputError as error:
+                problem = error
+        problem = collectives.broadcast_object(problem)
+        if problem is not None:
+            raise problem
+        engine = accelerator._models[0]
+        engine._config.load_universal_checkpoint = True
+        try:
+            with weights_only_loading():
+                accelerator.load_state(str(source), **options)
+        finally:
+            engine._config.load_universal_checkpoint = False
+    if not (path / f"random_states_{collectives.rank()}.pkl").is_file():
+        # A rank that the checkpoint does not know draws numbers of its own.
+        torch.manual_seed(torch.initial_seed() + 1000003 * collectives.rank())
+    collectives.barrier()
+    if source != path and collectives.rank() == 0:
+        shutil.rmtree(source)
 
 
 def read_state(path: Path) -> TrainState:
@@ -113,8 +229,10 @@ def read_state(path: Path) -> TrainState:
         InputError: the file is no state of this program.
     """
     try:
-        return TrainState(**json.loads((path / _STATE).read_text(encoding="utf-8")))
-    except (OSError, json.JSONDecodeError, TypeError) as error:
+        values = json.loads((path / _STATE).read_text(encoding="utf-8"))
+        values.pop("files", None)
+        return TrainState(**values)
+    except (OSError, json.JSONDecodeError, TypeError, AttributeError) as error:
         raise InputError(
             f"{path / _STATE}: {error}", "the state of a whole checkpoint", "remove this checkpoint"
         ) from error
@@ -124,33 +242,42 @@ def _is_deepspeed(accelerator: Accelerator) -> bool:
     return accelerator.distributed_type.value == "DEEPSPEED"
 
 
-def _check_space(directory: Path) -> None:
-    needed = 0
+def _estimated_bytes(accelerator: Accelerator) -> int:
+    """What the files of all ranks take together, roughly."""
+    trainable = frozen = 0
+    for model in accelerator._models:
+        for parameter in model.parameters():
+            # Under ZeRO-3 a parameter holds nothing, but knows its size.
+            elements = int(getattr(parameter, "ds_numel", parameter.numel()))
+            if parameter.requires_grad:
+                trainable += elements
+            else:
+                frozen += elements
+    total = trainable * _BYTES_OF_TRAINABLE
+    return total if _is_deepspeed(accelerator) else total + frozen * _BYTES_OF_FROZEN
+
+
+def _check_space(directory: Path, accelerator: Accelerator) -> None:
+    needed, free = _estimated_bytes(accelerator), 0
     if collectives.rank() == 0:
         directory.mkdir(parents=True, exist_ok=True)
-        earlier = checkpoints_in(directory)
-        if earlier:
-            needed = sum(file.stat().st_size for file in earlier[-1].rglob("*") if file.is_file())
-    free = shutil.disk_usage(directory).free if collectives.rank() == 0 else 0
-    free, needed = collectives.broadcast_object((free, needed))
+        free = shutil.disk_usage(directory).free
+    free = collectives.broadcast_object(free)
     if needed > free:
         raise InputError(
             f"{directory}: {free >> 20} MiB free",
-            f"{needed >> 20} MiB, the size of the last checkpoint",
+            f"{needed >> 20} MiB, what a checkpoint takes",
             "free space, lower checkpoint.keep_last, or move `runs`; the last checkpoint is kept",
         )
 
 
 def _sync(directory: Path) -> None:
-    for file in directory.rglob("*"):
-        if file.is_file():
-            with file.open("rb") as opened:
-                os.fsync(opened.fileno())
-    _sync_directory(directory)
+    for path in directory.rglob("*"):
+        _sync_path(path)
 
 
-def _sync_directory(directory: Path) -> None:
-    descriptor = os.open(directory, os.O_RDONLY)
+def _sync_path(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:

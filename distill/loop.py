@@ -5,11 +5,10 @@
 
 from __future__ import annotations
 
-import json
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import chain
-from pathlib import Path
 
 import torch
 from accelerate import Accelerator
@@ -28,15 +27,10 @@ from distill.pair_encoding import PairEncoder
 from distill.plan_pictures import PlanPictures
 from distill.stream.batch import Batch
 from distill.stream.bitext import BitextStream
+from distill.survival.divergence import NonFiniteCount, NonFiniteGradientError
 from distill.survival.stopping import StopFlag, StoppedWaitingError
+from distill.survival.watchdog import Watchdog
 from distill.zero import Engines
-
-#: Micro-batches in a row without a finite loss after which a run is given up.
-MAX_NON_FINITE = 5
-
-
-class DivergedError(RuntimeError):
-    """The loss was not finite several times in a row; raised on all ranks together."""
 
 
 @dataclass
@@ -48,6 +42,8 @@ class Training:
         evaluate: called with the number of steps done, at the recipe's intervals; whether to
             stop early, the same on every rank. Collective.
         save: called with the state, at the recipe's intervals. Collective.
+        failures: counts losses and gradients that are not finite.
+        watchdog: told of every stage in which a rank may hang.
         pictures: draws a transport plan now and then.
     """
 
@@ -62,6 +58,8 @@ class Training:
     evaluate: Callable[[int], bool]
     save: Callable[[TrainState], None]
     stop: StopFlag
+    failures: NonFiniteCount
+    watchdog: Watchdog
     pictures: PlanPictures | None = None
 
 
@@ -72,7 +70,7 @@ def train(training: Training) -> bool:
         True when the run is done, False when the stop flag ended the run after a checkpoint.
 
     Raises:
-        DivergedError: `MAX_NON_FINITE` micro-batches in a row had no finite loss.
+        DivergedError: `MAX_NON_FINITE` losses or gradients in a row were not finite.
         InputError: more unreadable samples than the recipe bears; on all ranks.
     """
     recipe, state, main = training.recipe, training.state, collectives.rank() == 0
@@ -81,6 +79,11 @@ def train(training: Training) -> bool:
     throughput = Throughput()
     batches = throughput.timed(_agreed_batches(training))
     training.engines.student.train()
+    # An evaluation that a stop interrupted is made up for before the next step.
+    ended, stopped = _evaluate_if_due(training)
+    if ended or stopped:
+        training.save(state)
+        return not stopped
     while state.step < recipe.max_steps:
         rate = learning_rate_at(state.step, recipe.max_steps, recipe.optimizer)
         set_learning_rate(training.engines.optimizer, rate)
@@ -109,12 +112,10 @@ def train(training: Training) -> bool:
         paused_at = throughput.pause()
         last = state.step == recipe.max_steps
         every = recipe.evaluation.every_steps
-        if every and state.step % every == 0 and not last and not stopping:
-            try:
-                last = training.evaluate(state.step)
-            except EvaluationStoppedError:
-                stopping = True
-            training.engines.student.train()
+        state.evaluation_due = bool(every) and state.step % every == 0 and not last
+        if not stopping:
+            ended_early, stopping = _evaluate_if_due(training)
+            last = last or ended_early
         every = recipe.checkpoint.every_steps
         if last or stopping or (every and state.step % every == 0):
             training.save(state)
@@ -126,6 +127,21 @@ def train(training: Training) -> bool:
             break
     progress.close()
     return True
+
+
+def _evaluate_if_due(training: Training) -> tuple[bool, bool]:
+    """Whether the evaluation asks for the end, and whether a stop signal interrupted it."""
+    if not training.state.evaluation_due:
+        return False, False
+    training.watchdog.stage("evaluation")
+    try:
+        ended = training.evaluate(training.state.step)
+    except EvaluationStoppedError:
+        return False, True
+    finally:
+        training.engines.student.train()
+    training.state.evaluation_due = False
+    return ended, False
 
 
 def _say_stopped(training: Training, progress: Progress) -> None:
@@ -143,11 +159,13 @@ def _agreed_batches(training: Training) -> Iterator[Batch]:
     batches = iter(training.stream)
     while True:
         batch, error, stopped = None, None, False
+        training.watchdog.stage("reading a batch")
         try:
             with training.stop.waiting():
                 batch, error = training.stream.take(batches)
         except StoppedWaitingError:
             stopped = True
+        training.watchdog.stage("agreeing on a batch")
         found = 2 if error is not None else int(stopped)
         found = collectives.max_over_ranks(found, training.accelerator.device)
         if found == 2:
@@ -165,50 +183,68 @@ def _optimizer_step(
 ) -> float:
     """Forward, backward and step over the accumulated micro-batches; returns the gradient norm."""
     accelerator, engines, objective = training.accelerator, training.engines, training.objective
-    done, failures = 0, 0
-    grad_norm: Tensor | float | None = None
-    while done < training.recipe.data.accumulation_steps:
+    keys: list[list[str]] = []
+    grad_norm = 0.0
+    while len(keys) < training.recipe.data.accumulation_steps:
         batch = next(batches)
+        training.watchdog.stage("encoding and loss")
         with accelerator.accumulate(engines.student):
             needs = objective.needs_at(training.state.step)
             encodings = training.encode(batch, needs)
             output = objective(encodings, training.state.step)
-            if training.pictures is not None and done == 0:
+            if training.pictures is not None and not keys:
                 training.pictures.show(training.state.step, objective, batch, encodings)
             # Ranks must agree before backward, or one waits for gradients that never come.
-            if collectives.any_rank(
-                not bool(torch.isfinite(output.loss.detach())), accelerator.device
-            ):
-                failures += 1
+            training.watchdog.stage("agreeing on the loss")
+            finite = bool(torch.isfinite(output.loss.detach()))
+            if collectives.any_rank(not finite, accelerator.device):
                 training.state.num_skipped_steps += 1
                 # The next micro-batch takes this one's place in the accumulation.
                 accelerator.step -= 1
-                _give_up_if_diverged(training, batch, failures)
+                training.failures.add("loss", training.state.step, [batch.keys])
                 continue
-            failures = 0
-            accelerator.backward(output.loss)
+            training.watchdog.stage("backward and step")
+            grad_norm = _backward_and_step(training, output.loss)
+            if not math.isfinite(grad_norm):
+                training.state.num_skipped_steps += 1
+                training.failures.add("gradient", training.state.step, [*keys, batch.keys])
+                # The whole step again, on the micro-batches that follow.
+                keys = []
+                continue
             objective.accept()
-            grad_norm = _clip(training)
-            engines.optimizer.step()
-            engines.optimizer.zero_grad()
-        done += 1
+        keys.append(batch.keys)
         num_pairs = len(batch) * collectives.world_size()
         training.state.num_pairs_seen += num_pairs
         throughput.add(num_pairs)
         means.add(output.loss_B, batch.pair_codes, _figures(output, encodings, batch))
+    training.failures.clear()
     objective.update()
-    return float(grad_norm) if grad_norm is not None else 0.0
+    return grad_norm
 
 
-def _clip(training: Training) -> Tensor | float | None:
-    """Clip to the recipe's norm where that is not DeepSpeed's work; the norm before clipping."""
+def _backward_and_step(training: Training, loss: Tensor) -> float:
+    """Backward and, at the end of an accumulation, a clipped step; the norm before clipping.
+
+    Not finite: no step was made, on any rank. 0 within an accumulation.
+    """
     accelerator, engines = training.accelerator, training.engines
-    if not accelerator.sync_gradients:
-        return None
-    if engines.zero_stage is not None:
-        return engines.student.get_global_grad_norm()  # type: ignore[operator]
-    limit = training.recipe.optimizer.max_grad_norm or float("inf")
-    return accelerator.clip_grad_norm_(engines.student.parameters(), limit)
+    norm: Tensor | float | None = None
+    try:
+        accelerator.backward(loss)  # DeepSpeed's clips and steps, too.
+        if accelerator.sync_gradients and engines.zero_stage is not None:
+            norm = engines.student.get_global_grad_norm()  # type: ignore[operator]
+        elif accelerator.sync_gradients:
+            limit = training.recipe.optimizer.max_grad_norm or float("inf")
+            norm = accelerator.clip_grad_norm_(engines.student.parameters(), limit)
+    except NonFiniteGradientError:
+        norm = float("inf")
+    value = 0.0 if norm is None else float(norm)
+    if math.isfinite(value):
+        engines.optimizer.step()
+        engines.optimizer.zero_grad()
+    else:
+        engines.student.zero_grad()
+    return value
 
 
 def _figures(
@@ -220,14 +256,3 @@ def _figures(
     tokens = encodings.student_BND.detach()[mask_BN]
     done = batch.changes.figures() if batch.changes is not None else {}
     return {**output.metrics, **done, "collapse/mean_token_norm": tokens.mean(dim=0).norm()}
-
-
-def _give_up_if_diverged(training: Training, batch: Batch, failures: int) -> None:
-    if failures < MAX_NON_FINITE:
-        return
-    path = Path(training.recipe.run_directory) / f"diverged-rank-{collectives.rank()}.json"
-    path.write_text(json.dumps({"step": training.state.step, "keys": batch.keys}) + "\n")
-    raise DivergedError(
-        f"step {training.state.step}: no finite loss in {failures} micro-batches in a row; "
-        f"lower optimizer.learning_rate, or look at the last batch's keys in {path}"
-    )
