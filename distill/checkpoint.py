@@ -1,8 +1,9 @@
 """Checkpoints: written beside, synced, renamed; found again; one is whole or it is not there.
 
-Layout: ``checkpoints/step-<n>/`` with what Accelerate and DeepSpeed save (weights, optimizer, random
-states of every rank), the resolved ``config.yaml``, and ``state.json``, which is written last, lists
-the other files and marks the checkpoint as whole. The teacher is not in it, only its hash.
+Layout: ``checkpoints/step-<n>/`` with what Accelerate and DeepSpeed save (weights, optimizer,
+random states of every rank), the resolved ``config.yaml``, and ``state.json``, which is written
+last, lists the other files and marks the checkpoint as whole. The teacher is not in it, only its
+hash.
 ``checkpoints/latest`` points to the newest, ``checkpoints/best`` to the best step's, which is kept.
 """
 
@@ -12,6 +13,8 @@ import json
 import os
 import re
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,6 +25,7 @@ from safetensors import SafetensorError
 
 from distill import collectives
 from distill.errors import InputError
+from distill.survival.durable import point, sync_path, sync_tree
 from distill.survival.loading import weights_only_loading
 from distill.survival.universal import convert
 
@@ -98,7 +102,8 @@ def save_checkpoint(
         collectives.barrier()
         # Frozen weights come back from the model the student starts from.
         frozen = {"exclude_frozen_parameters": True} if _is_deepspeed(accelerator) else {}
-        accelerator.save_state(str(partial), **frozen)
+        with _without_wrappers(accelerator):
+            accelerator.save_state(str(partial), **frozen)
         collectives.barrier()
         if collectives.rank() == 0:
             _complete(partial, target, state)
@@ -128,18 +133,18 @@ def _complete(partial: Path, target: Path, state: TrainState) -> None:
         if path.is_file()
     }
     text = json.dumps({**asdict(state), "files": sizes}, indent=2)
-    _sync(partial)
+    sync_tree(partial)
     (partial / _STATE).write_text(text + "\n", encoding="utf-8")
-    _sync_path(partial / _STATE)
-    _sync_path(partial)
+    sync_path(partial / _STATE)
+    sync_path(partial)
     os.replace(partial, target)
-    _sync_path(target.parent)
+    sync_path(target.parent)
 
 
 def _point_and_prune(directory: Path, state: TrainState, keep_last: int) -> None:
-    _point(directory / "latest", f"step-{state.step}")
+    point(directory / "latest", f"step-{state.step}")
     if state.best.get("best_step") == state.step:
-        _point(directory / "best", f"step-{state.step}")
+        point(directory / "best", f"step-{state.step}")
     kept = {path.name for path in checkpoints_in(directory)[-keep_last:]}
     best = directory / "best"
     if best.is_symlink():
@@ -147,13 +152,6 @@ def _point_and_prune(directory: Path, state: TrainState, keep_last: int) -> None
     for path in [*directory.glob("step-*"), *directory.glob(".step-*")]:
         if path.name not in kept:
             shutil.rmtree(path)
-
-
-def _point(link: Path, name: str) -> None:
-    beside = link.with_name(f".{link.name}.new")
-    beside.unlink(missing_ok=True)
-    beside.symlink_to(name)
-    os.replace(beside, link)
 
 
 def load_checkpoint(
@@ -183,7 +181,7 @@ def load_checkpoint(
         )
     options: dict[str, Any] = {"load_module_strict": False} if _is_deepspeed(accelerator) else {}
     if state.world_size == collectives.world_size():
-        with weights_only_loading():
+        with weights_only_loading(), _without_wrappers(accelerator):
             accelerator.load_state(str(path), **options)
         return state
     _load_for_another_world(path, accelerator, options)
@@ -194,7 +192,7 @@ def load_checkpoint(
 def _load_for_another_world(path: Path, accelerator: Accelerator, options: dict[str, Any]) -> None:
     source = path
     if not _is_deepspeed(accelerator):
-        with weights_only_loading():
+        with weights_only_loading(), _without_wrappers(accelerator):
             accelerator.load_state(str(path), **options)
     else:
         source = path.parent / f".{path.name}.for-{collectives.world_size()}-ranks"
@@ -242,6 +240,18 @@ def _is_deepspeed(accelerator: Accelerator) -> bool:
     return accelerator.distributed_type.value == "DEEPSPEED"
 
 
+@contextmanager
+def _without_wrappers(accelerator: Accelerator) -> Iterator[None]:
+    """Inside, weights have the names that they have in a world of one; engines are left alone."""
+    models = list(accelerator._models)
+    if not _is_deepspeed(accelerator):
+        accelerator._models[:] = [accelerator.unwrap_model(model) for model in models]
+    try:
+        yield
+    finally:
+        accelerator._models[:] = models
+
+
 def _estimated_bytes(accelerator: Accelerator) -> int:
     """What the files of all ranks take together, roughly."""
     trainable = frozen = 0
@@ -269,19 +279,6 @@ def _check_space(directory: Path, accelerator: Accelerator) -> None:
             f"{needed >> 20} MiB, what a checkpoint takes",
             "free space, lower checkpoint.keep_last, or move `runs`; the last checkpoint is kept",
         )
-
-
-def _sync(directory: Path) -> None:
-    for path in directory.rglob("*"):
-        _sync_path(path)
-
-
-def _sync_path(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def weights_hash(state: dict[str, torch.Tensor]) -> str:

@@ -110,22 +110,18 @@ _FREE = {
 
 
 def _check_resumable(recipe: Recipe) -> None:
-    """Refuse to go on from a checkpoint that other settings or another world wrote."""
+    """Refuse to go on from a checkpoint that other settings wrote."""
     directory = recipe.run_directory
     found = checkpoints_in(directory / "checkpoints")
     if not found:
         return
     state = read_state(found[-1])
     world_size = int(os.environ.get("WORLD_SIZE", "1"))
-    if state.world_size != world_size:
-        raise InputError(
-            f"{found[-1]}: written by {state.world_size} processes, launched with {world_size}",
-            "the same number",
-            f"launch with --num_processes {state.world_size}, or start a new run with name=",
-        )
-    stored, given = (directory / "config.yaml"), _binding(plain_settings(recipe))
+    # In another world the micro-batch may change with it, so that the global batch does not.
+    free = _SHAPE if state.world_size != world_size else frozenset()
+    stored, given = (directory / "config.yaml"), _binding(plain_settings(recipe), free)
     if stored.is_file():
-        known = _binding(read_yaml(stored))
+        known = _binding(read_yaml(stored), free)
         changed = [
             key for key in given if key not in _FREE and given[key] != known.get(key, given[key])
         ]
@@ -137,8 +133,11 @@ def _check_resumable(recipe: Recipe) -> None:
             )
 
 
-def _binding(settings: dict[str, Any]) -> dict[str, Any]:
-    """Settings without those of the stream that change no batch."""
+_SHAPE = frozenset({"micro_batch", "accumulation_steps"})
+
+
+def _binding(settings: dict[str, Any], free: frozenset[str]) -> dict[str, Any]:
+    """Settings without those of the stream that change no batch, or are `free`."""
     data = settings.get("data") or {}
-    kept = {key: value for key, value in data.items() if key not in NO_EFFECT_ON_BATCHES}
+    kept = {key: value for key, value in data.items() if key not in {*NO_EFFECT_ON_BATCHES, *free}}
     return settings | {"data": kept}

@@ -59,12 +59,26 @@ class LaunchSettings:
     """CPU threads of each process; none for the machine's cores divided by its processes."""
     timeout_seconds: int = 600
     """Longest wait of a collective before the run is given up."""
+    hang_seconds: float | None = None
+    """Longest time without progress in one stage after which the run ends, naming the rank and the
+    stage; none for four fifths of timeout_seconds, which names neither."""
 
     def __post_init__(self) -> None:
-        for name in ("num_processes", "threads_per_process", "timeout_seconds"):
+        for name in ("num_processes", "threads_per_process", "timeout_seconds", "hang_seconds"):
             value = getattr(self, name)
             if value is not None:
                 _positive(f"launch.{name}", value)
+        if self.hang_seconds is not None and self.hang_seconds >= self.timeout_seconds:
+            raise InputError(
+                f"launch.hang_seconds: {self.hang_seconds}",
+                f"less than launch.timeout_seconds ({self.timeout_seconds})",
+                "lower it, or it has no effect",
+            )
+
+    @property
+    def seconds_before_hang(self) -> float:
+        """`hang_seconds`, or what stands for it."""
+        return 0.8 * self.timeout_seconds if self.hang_seconds is None else self.hang_seconds
 
 
 @dataclass(frozen=True, kw_only=True)

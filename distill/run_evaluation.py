@@ -20,7 +20,6 @@ from distill.evaluation.selection import BestStep
 from distill.evaluation.systems import DocumentIndex, System, index_documents
 from distill.evaluation.table import format_table
 from distill.monitoring import Curves, Progress
-from distill.survival.stopping import StopFlag
 from distill.zero import Engines
 
 
@@ -56,7 +55,7 @@ class RunEvaluation:
         teacher_text: TextEncoder,
         teacher_hash: str,
         curves: Curves,
-        stop: StopFlag,
+        should_stop: Callable[[], bool],
         on_best: Callable[[], None],
     ) -> None:
         self._on_best = on_best
@@ -65,7 +64,7 @@ class RunEvaluation:
         )
         self._recipe, self._accelerator, self._engines = recipe, accelerator, engines
         self._teacher_text, self._teacher_hash = teacher_text, teacher_hash
-        self._curves, self._stop = curves, stop
+        self._curves, self._should_stop = curves, should_stop
         self._collections = load_collections(recipe)
         self.seconds = 0.0
         self._indexes: dict[str, DocumentIndex] = {}
@@ -147,7 +146,7 @@ class RunEvaluation:
                 model_key=self._teacher_hash,
                 batch_size=settings.batch_size,
                 device=device,
-                should_stop=lambda: self._stop.raised,
+                should_stop=self._should_stop,
                 progress=lambda count: progress.advance(count=count),
             )
             progress.close()
@@ -161,7 +160,7 @@ class RunEvaluation:
             zero_stage=self._engines.zero_stage or 0,
             batch_size=settings.batch_size,
             device=device,
-            should_stop=lambda: self._stop.raised,
+            should_stop=self._should_stop,
             cache_directory=settings.cache,
         )
         self._results[collection.name] = results

@@ -24,7 +24,13 @@ from distill.building import (
     build_stream,
     check_same_tokens,
 )
-from distill.checkpoint import TrainState, checkpoints_in, load_checkpoint, save_checkpoint
+from distill.checkpoint import (
+    TrainState,
+    checkpoints_in,
+    load_checkpoint,
+    read_state,
+    save_checkpoint,
+)
 from distill.checks import check_inputs
 from distill.config import Recipe
 from distill.config_file import load_settings, save_settings
@@ -44,7 +50,10 @@ from distill.plan_pictures import PlanPictures
 from distill.process import prepare_process
 from distill.run_evaluation import RunEvaluation
 from distill.stream.bitext import BitextStream
+from distill.survival.divergence import NonFiniteCount
+from distill.survival.memory import advice_on_out_of_memory
 from distill.survival.stopping import EXIT_REQUEUE, StopFlag, end_process, ignore_signals
+from distill.survival.watchdog import Watchdog
 from distill.zero import (
     BatchShape,
     Engines,
@@ -92,12 +101,24 @@ def run(recipe: Recipe) -> bool:
     objective = build_objective(recipe, accelerator, engines)
     same_tokens = check_same_tokens(recipe, objective.needs, student_text, teacher_text)
     teacher_hash = encoder_hash(local_directory(recipe.teacher, recipe.allow_downloads))
-    state = _resume(recipe, accelerator, stream, teacher_hash)
+    engine = "torch" if engines.zero_stage is None else f"zero{engines.zero_stage}"
+    state = _resume(recipe, accelerator, stream, teacher_hash, engine)
     if main:
         save_settings(recipe, recipe.run_directory / "config.yaml")
     _report_sharding(engines, state)
     curves = Curves(recipe.run_directory / "tensorboard", main, state.step + 1)
     directory = recipe.run_directory
+    watchdog = Watchdog(
+        directory / "heartbeats",
+        collectives.rank(),
+        collectives.world_size(),
+        recipe.launch.seconds_before_hang,
+    )
+
+    def should_stop() -> bool:
+        watchdog.beat()  # Where this is asked, work goes on.
+        return stop.raised
+
     evaluation = RunEvaluation(
         recipe,
         accelerator,
@@ -106,7 +127,7 @@ def run(recipe: Recipe) -> bool:
         teacher_text,
         teacher_hash,
         curves,
-        stop,
+        should_stop=should_stop,
         on_best=lambda: _write_student(
             directory / "best", recipe, accelerator, engines, student_text
         ),
@@ -114,9 +135,19 @@ def run(recipe: Recipe) -> bool:
     if state.best:
         evaluation.best.load_state_dict(state.best)
 
+    seconds_saving = 0.0
+
     def save(state: TrainState) -> None:
+        nonlocal seconds_saving
+        watchdog.stage("writing a checkpoint")
         state.best = evaluation.best.state_dict()
+        before = time.monotonic()
         save_checkpoint(directory / "checkpoints", accelerator, state, recipe.checkpoint.keep_last)
+        seconds = time.monotonic() - before
+        seconds_saving += seconds
+        share = seconds_saving / (time.monotonic() - start)
+        figures = {"perf/checkpoint_seconds": seconds, "perf/checkpoint_share": share}
+        curves.scalars(figures, state.step)
 
     caches = build_caches(
         recipe, accelerator, engines, stream, teacher_text, teacher_hash, objective
@@ -133,19 +164,31 @@ def run(recipe: Recipe) -> bool:
         evaluate=evaluation.during,
         save=save,
         stop=stop,
+        failures=NonFiniteCount(directory, collectives.rank()),
+        watchdog=watchdog,
         pictures=PlanPictures(curves, recipe.picture_every_steps, student_text, teacher_text),
     )
+    advice = advice_on_out_of_memory(
+        recipe.data.micro_batch,
+        recipe.data.accumulation_steps,
+        lambda: f"step {state.step}, rank {collectives.rank()}",
+    )
     try:
+        watchdog.stage("evaluation")
         if state.step == 0 and recipe.evaluation.before_training:
             evaluation.full(0)
-        if not evaluation.best.should_stop and not train(training):
-            return False
+        with advice:
+            if not evaluation.best.should_stop and not train(training):
+                return False
         _report_sharding(engines, state)
+        watchdog.stage("writing the student")
         _write_student(directory / "student", recipe, accelerator, engines, student_text)
+        watchdog.stage("evaluation")
         evaluation.full(state.step)
     except EvaluationStoppedError:
         return False
     finally:
+        watchdog.close()
         curves.close()
     if main:
         if recipe.evaluation.collections:
@@ -162,14 +205,24 @@ def run(recipe: Recipe) -> bool:
 
 
 def _resume(
-    recipe: Recipe, accelerator: Accelerator, stream: BitextStream, teacher_hash: str
+    recipe: Recipe, accelerator: Accelerator, stream: BitextStream, teacher_hash: str, engine: str
 ) -> TrainState:
+    world_size = collectives.world_size()
     found = checkpoints_in(recipe.run_directory / "checkpoints")
     if not found:
-        return TrainState(teacher_hash=teacher_hash, world_size=collectives.world_size())
-    state = load_checkpoint(found[-1], accelerator, teacher_hash)
+        return TrainState(teacher_hash=teacher_hash, world_size=world_size, engine=engine)
+    written_by = read_state(found[-1]).world_size
+    state = load_checkpoint(found[-1], accelerator, teacher_hash, engine)
     stream.load_state_dict(state.stream)
     if collectives.rank() == 0:
+        if written_by != world_size:
+            pairs = recipe.data.micro_batch * recipe.data.accumulation_steps
+            print(
+                f"written by {written_by} processes, resumed on {world_size}: weights, optimizer "
+                f"and data position are the same; a step now has {pairs * world_size} pairs "
+                f"({pairs} a process), and sums are rounded in another order",
+                flush=True,
+            )
         print(f"resumed from {found[-1]}, step {state.step} of {recipe.max_steps}", flush=True)
     return state
 

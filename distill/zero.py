@@ -23,6 +23,7 @@ from distill import collectives
 from distill.config import LaunchSettings
 from distill.encoders.late_interaction import LateInteractionEncoder
 from distill.errors import InputError
+from distill.survival.divergence import refuse_non_finite_steps
 
 _ADVICE = "accelerate launch --config_file accelerate_config.yaml distill/train.py RECIPE.yaml"
 
@@ -236,6 +237,8 @@ def prepare(
         wrapped, prepared = accelerator.prepare(student, optimizer)
         teacher = load_teacher().to(accelerator.device).eval().requires_grad_(False)
         return Engines(wrapped, teacher, prepared, None)
+    if plugins["student"].zero_stage == 0:
+        refuse_non_finite_steps(optimizer)
     # The student first: Accelerator.backward binds to the first engine prepared.
     wrapped, prepared = accelerator.prepare(student, optimizer)
     accelerator.state.select_deepspeed_plugin("teacher")

@@ -219,9 +219,17 @@ TRAIN_CASES: dict[str, tuple[Callable[..., Arguments], str]] = {
         lambda w, t: run_to_go_on_from(w, t, 1, "optimizer.learning_rate=5e-5"),
         "other settings of optimizer",
     ),
-    "resume in another world": (
-        lambda w, t: run_to_go_on_from(w, t, 4),
-        "launch with --num_processes 4",
+    "wall clock of nothing": (
+        lambda w, t: train_with(w, "checkpoint.wall_clock_minutes=0"),
+        "checkpoint.wall_clock_minutes: 0",
+    ),
+    "no checkpoint kept": (
+        lambda w, t: train_with(w, "checkpoint.keep_last=0"),
+        "checkpoint.keep_last: 0",
+    ),
+    "watchdog later than the timeout": (
+        lambda w, t: train_with(w, "launch.hang_seconds=60"),
+        "less than launch.timeout_seconds (60)",
     ),
     "every loss off": (
         lambda w, t: train_with(

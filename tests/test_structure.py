@@ -85,8 +85,9 @@ ALLOWED = {
     "distill.tokens": set(),
     "distill.monitoring": {"distill.collectives"},
     "distill.survival": {"distill.collectives", "distill.errors"},
-    "distill.checkpoint": {"distill.collectives", "distill.errors"},
+    "distill.checkpoint": {"distill.collectives", "distill.errors", "distill.survival"},
     "distill.zero": {
+        "distill.survival.divergence",
         "distill.collectives",
         "distill.config",
         "distill.encoders",

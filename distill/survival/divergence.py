@@ -1,4 +1,4 @@
-"""Losses and gradients that are not finite: left out, counted, and the end after several in a row."""
+"""Losses and gradients that are not finite: left out, counted, and at last the end of the run."""
 
 from __future__ import annotations
 

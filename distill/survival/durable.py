@@ -1,0 +1,29 @@
+"""Files that are there after a crash, too."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+
+def sync_tree(directory: Path) -> None:
+    """Have the kernel write out everything below a directory."""
+    for path in directory.rglob("*"):
+        sync_path(path)
+
+
+def sync_path(path: Path) -> None:
+    """Have the kernel write out a file, or a directory's entries."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def point(link: Path, name: str) -> None:
+    """Make a symbolic link to a neighbour, or turn one, in one move."""
+    beside = link.with_name(f".{link.name}.new")
+    beside.unlink(missing_ok=True)
+    beside.symlink_to(name)
+    os.replace(beside, link)
