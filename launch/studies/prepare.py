@@ -12,6 +12,7 @@ English side, so that a sentence tested in one language is trained on in none. M
     OUTPUT/collections/<name>           the collections given
     OUTPUT/teacher.jsonl                English spans and the sentences they were cut from
     data_shards/study, models/study-teacher
+    OUTPUT/lexicon, lexicon-model1         for code-switching: from transport plans, by Model 1
 """
 
 from __future__ import annotations
@@ -204,6 +205,10 @@ def main() -> None:
         write_inputs(arguments)
     output = arguments.output
     python = sys.executable
+    learn_lexicon = [
+        *(python, "-m", "distill.learn_lexicon", "launch/recipes/study.yaml"),
+        *("--max-pairs", "2000", "--output"),
+    ]
     commands = [
         [
             *(python, "-m", "data_shards", "build", "data_shards/study", "--overwrite"),
@@ -214,6 +219,8 @@ def main() -> None:
             *(python, "distill/train_teacher.py", "launch/recipes/study_teacher.yaml"),
             *(f"model={arguments.backbone}", f"data={output / 'teacher.jsonl'}"),
         ],
+        [*learn_lexicon, f"{output}/lexicon", "objectives.transport.centre_tokens=true"],
+        [*learn_lexicon, f"{output}/lexicon-model1", "--method", "model1"],
     ]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     for command in commands:
