@@ -11,11 +11,17 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from data_shards.format import index_name, read_index, read_manifest
+from distill.lexicons.lexicon import Lexicon, lexicon_path, write_lexicon
 
 pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).resolve().parent.parent
 DDP = [str(Path(sys.executable).parent / "torchrun"), "--standalone", "--nproc-per-node", "2"]
+
+
+def foreign(word: str, language: str) -> str:
+    """The miniature's made-up translation of a word."""
+    return {"sw": "swa", "so": "som"}[language] + word[::-1]
 
 
 def run(command: list[str], *overrides: str) -> subprocess.CompletedProcess[str]:
@@ -84,16 +90,25 @@ def test_two_processes_on_five_shards_of_which_one_is_damaged(tiny_world, tmp_pa
     assert "python -m data_shards verify" in result.stderr
 
 
-def test_two_processes_on_one_shard_with_stored_tokens(tiny_world, tmp_path):
+def test_two_processes_on_one_shard_with_stored_tokens_and_switched_words(tiny_world, tmp_path):
     shards = build(tiny_world, tmp_path / "shards", num_shards=1)
-    option = f"data.shards=[{shards}]"
-    stored = run([sys.executable, "-m", "distill.store_tokens", str(tiny_world.recipe)], option)
+    options = [f"data.shards=[{shards}]", "data.hybrid.monolingual_share=0.25"]
+    for language in ("sw", "so"):
+        lexicon = Lexicon({foreign("river", language): [("river", 1.0)]})
+        write_lexicon(lexicon, lexicon_path(tmp_path, language, "en"))
+    options.append(f"data.code_switching={{share: 0.5, lexicon: {tmp_path}}}")
+    store = [sys.executable, "-m", "distill.store_tokens", str(tiny_world.recipe), options[0]]
+    stored = run(store)
     assert stored.returncode == 0, stored.stderr
     for name in ("live", "stored"):
-        result = train(tiny_world, name, option, f"data.stored_tokens={name == 'stored'}")
+        result = train(tiny_world, name, *options, f"data.stored_tokens={name == 'stored'}")
         assert result.returncode == 0, result.stderr
     live, stored_curves = curves(tiny_world, "live"), curves(tiny_world, "stored")
     assert stored_curves["train/loss"] == live["train/loss"]
+    assert live["stream/monolingual_share"] == [0.25, 0.25]
+    # Each sentence has two of ten nouns among its four words; a quarter are read in English.
+    assert all(0 < share < 0.1 for share in live["stream/switched_share"])
+    assert stored_curves["stream/switched_share"] == live["stream/switched_share"]
 
 
 def test_a_language_without_bitext_fails_at_once_with_the_remedy(tiny_world):

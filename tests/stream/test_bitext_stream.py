@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import pickle
-import shutil
-import subprocess
-import sys
+import random
 from collections import Counter
-from pathlib import Path
 
 import pytest
 import torch
 
-from data_shards.format import index_name, read_index, read_manifest
 from distill.errors import InputError
-from distill.stream.faults import TooManyFaultsError
 from distill.stream.mixing import Mixing
 
 PAIRS = {"sw-en": 70, "fi-en": 41}
@@ -155,6 +149,56 @@ def test_resume_on_another_world_size(make_shards, open_stream):
     assert set(seen.values()) == {1}
 
 
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:This DataLoader will create")
+@pytest.mark.parametrize("seed", range(6))
+def test_exactly_once_whatever_shards_ranks_workers_and_kills(make_shards, open_stream, seed):
+    draw = random.Random(seed)
+    pairs = {pair: draw.randint(30, 90) for pair in ("sw-en", "fi-en", "de-en")[: 1 + seed % 3]}
+    root = make_shards(pairs, num_shards=draw.randint(1, 7))
+    options = {"seed": seed, "bucket_window": draw.choice([0, 32])}
+    seen: Counter = Counter()
+    state = None
+    while state is None or state["epoch"] == 0:
+        world_size, num_workers = draw.randint(1, 8), draw.randint(0, 4)
+        steps_before_kill = draw.randint(1, 6)
+        streams = [
+            open_stream(
+                root,
+                micro_batch=3,
+                rank=rank,
+                world_size=world_size,
+                num_workers=num_workers,
+                **options,
+            )
+            for rank in range(world_size)
+        ]
+        for stream in streams:
+            if state is not None:
+                stream.load_state_dict(state)
+            for _, batch in zip(range(steps_before_kill), stream, strict=False):
+                seen.update(batch.keys[: 3 - batch.num_filled])
+        assert len({str(stream.state_dict()) for stream in streams}) == 1
+        state = streams[0].state_dict()
+    assert len(seen) == sum(pairs.values())
+    assert set(seen.values()) == {1}
+
+
+def test_resume_reads_nothing_of_what_was_consumed(make_shards, open_stream):
+    whole = open_stream(make_shards(PAIRS), micro_batch=4)
+    batches = iter(whole)
+    for _ in range(25):
+        next(batches)
+    resumed = open_stream(make_shards(PAIRS), micro_batch=4)
+    resumed.load_state_dict(whole.state_dict())
+    reader = resumed._dataset.reader
+    read, places = reader.read, []
+    reader.read = lambda *place: places.append(place) or read(*place)
+    batch = next(iter(resumed))
+    assert batch.keys == next(batches).keys
+    assert len(places) == 4
+
+
 def test_next_iteration_is_the_next_epoch(make_shards, open_stream):
     stream = open_stream(make_shards(PAIRS), micro_batch=4)
     first, second = contents(stream), contents(stream)
@@ -193,65 +237,6 @@ def test_loaders_leave_the_global_generator_alone(make_shards, open_stream):
     assert torch.equal(torch.get_rng_state(), before)
 
 
-def copy_shards(root, tmp_path):
-    return shutil.copytree(root, tmp_path / "copy")
-
-
-def damage_sample(root, shard_number, row, payload: bytes | None = None) -> str:
-    """Overwrite a sample's payload in place; returns its key."""
-    manifest = read_manifest(root)
-    shard = manifest.pairs["sw-en"].splits["train"].shards[shard_number]
-    entry = read_index(root / index_name(shard.name))[row]
-    with (root / shard.name).open("r+b") as file:
-        file.seek(int(entry["offset"]))
-        file.write(payload if payload is not None else b"#")
-    return f"{int(entry['key']) & 0xFFFFFFFFFF:09d}"
-
-
-def test_bad_sample_is_replaced_and_named(make_shards, open_stream, tmp_path):
-    root = copy_shards(make_shards(PAIRS), tmp_path)
-    key = damage_sample(root, 1, 4)
-    stream = open_stream(root, micro_batch=4, max_bad_fraction=0.1)
-    batches = list(stream)
-    assert [len(batch) for batch in batches] == [4] * 28
-    (fault,) = [fault for batch in batches for fault in batch.faults]
-    assert fault.key == f"000-{key}"
-    assert fault.shard.endswith("sw-en/train-000001.tar")
-    assert stream.faults == {"wrong checksum": 1}
-    (batch,) = [batch for batch in batches if batch.faults]
-    pair_of = stream.pairs.index("sw-en")
-    assert pair_of in batch.pair_codes.tolist()
-    # The same replacement with workers, and in every run.
-    again = open_stream(root, micro_batch=4, max_bad_fraction=0.1, num_workers=2)
-    assert contents(again) == contents(batches)
-
-
-def test_faults_over_budget_end_the_run(make_shards, open_stream, tmp_path):
-    root = copy_shards(make_shards(PAIRS), tmp_path)
-    for row in range(3):
-        damage_sample(root, 0, row)
-    with pytest.raises(TooManyFaultsError, match=r"train-000000\.tar, key 000-\d+: wrong checksum"):
-        list(open_stream(root, micro_batch=4, max_bad_fraction=0.02))
-    stream = open_stream(root, micro_batch=4, num_workers=1)
-    batches = iter(stream)
-    outcome = (None, None)
-    while outcome[1] is None:
-        outcome = stream.take(batches)
-    assert isinstance(outcome[1], TooManyFaultsError)
-
-
-def test_shards_that_are_gone_or_short_are_refused_at_once(make_shards, open_stream, tmp_path):
-    root = copy_shards(make_shards(PAIRS), tmp_path)
-    shard = root / "sw-en" / "train-000001.tar"
-    data = shard.read_bytes()
-    shard.write_bytes(data[:-100])
-    with pytest.raises(InputError, match="bytes, expected"):
-        open_stream(root)
-    shard.unlink()
-    with pytest.raises(InputError, match="No such file"):
-        open_stream(root)
-
-
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -270,56 +255,3 @@ def test_what_cannot_be_streamed_is_refused(make_shards, open_stream, options, m
 def test_folder_without_manifest_is_refused(open_stream, tmp_path):
     with pytest.raises(InputError, match=r"manifest\.json: no such file"):
         open_stream(tmp_path)
-
-
-SIGNALLED = """
-import os, signal, subprocess, sys
-import multiprocessing
-sys.path.insert(0, sys.argv[2])
-from conftest import CharacterTokens
-from distill.stream.bitext import BitextStream
-
-def others(number):
-    # From a process that is not the workers' parent, as a scheduler signals a whole job.
-    for pid in workers:
-        subprocess.run(["kill", f"-{number}", pid], check=True)
-
-multiprocessing.set_start_method(sys.argv[4])
-tokens = CharacterTokens()
-stream = BitextStream(sys.argv[1], tokenize_source=tokens, tokenize_target=tokens,
-                      micro_batch=4, num_workers=2, endless=True)
-batches = iter(stream)
-# One from each worker, so that both have started.
-next(batches), next(batches)
-workers = [str(child.pid) for child in multiprocessing.active_children()]
-assert len(workers) == 2
-for number in ("TERM", "USR1", "INT", "USR2", "TERM", "TERM", "TERM", "TERM"):
-    others(number)
-    for _ in range(20):
-        next(batches)
-print("survived", *workers)
-if sys.argv[3] == "fail":
-    raise KeyError("the iterator is alive in a traceback")
-"""
-
-
-@pytest.mark.parametrize(
-    ("end", "start_method"),
-    [
-        ("fail", "fork"),
-        pytest.param("return", "fork", marks=pytest.mark.slow),
-        pytest.param("fail", "forkserver", marks=pytest.mark.slow),
-    ],
-)
-def test_workers_leave_signals_to_the_parent_and_end_with_it(make_shards, end, start_method):
-    command = [sys.executable, "-c", SIGNALLED, make_shards(PAIRS), Path(__file__).parent]
-    command += [end, start_method]
-    # Libraries start threads of their own, which a signal must not end either.
-    environment = os.environ | {"OMP_NUM_THREADS": "2"}
-    result = subprocess.run(
-        command, capture_output=True, text=True, timeout=300, env=environment, check=False
-    )
-    assert result.stdout.startswith("survived"), result.stderr
-    assert result.returncode == (0 if end == "return" else 1)
-    for worker in result.stdout.split()[1:]:
-        assert not Path("/proc", worker).exists()
