@@ -49,6 +49,8 @@ class TrainState:
         engine: what the weights are in, such as ``zero2`` or ``ddp``; empty in older states.
         best: which evaluation was best so far, `BestStep.state_dict`.
         evaluation_due: the evaluation after this step was not finished.
+        negatives: those found for the pairs that come next, `HardNegatives.state_dict`.
+        labelled: position among labelled examples, `LabelledOrder.state_dict`.
     """
 
     step: int = 0
@@ -60,6 +62,8 @@ class TrainState:
     engine: str = ""
     best: dict[str, Any] = field(default_factory=dict)
     evaluation_due: bool = False
+    negatives: dict[str, Any] = field(default_factory=dict)
+    labelled: dict[str, Any] = field(default_factory=dict)
 
 
 def checkpoints_in(directory: Path) -> list[Path]:

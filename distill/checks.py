@@ -13,6 +13,8 @@ from distill.config import Recipe
 from distill.config_file import plain_settings, read_yaml
 from distill.encoders.directory import check_model_source, is_late_interaction
 from distill.errors import InputError
+from distill.evaluation.first_stage import import_bm25s
+from distill.labelled.examples import read_examples
 from distill.run_evaluation import load_collections
 from distill.stream.settings import NO_EFFECT_ON_BATCHES
 from distill.student import load_texts
@@ -31,6 +33,10 @@ def check_inputs(recipe: Recipe) -> None:
     _check_kind_of_teacher(recipe)
     if recipe.student.model is not None:
         check_model_source(recipe.student.model, "student.model", recipe.allow_downloads)
+    if recipe.negatives.kind == "static" and not recipe.negatives.by_teacher:
+        import_bm25s()
+    if recipe.labelled.share:
+        read_examples(recipe.labelled)[0]
     load_collections(recipe)
     _check_stream(recipe)
     _check_run_directory(recipe)

@@ -15,7 +15,9 @@ from pydantic import ConfigDict
 from distill.encoders.student_settings import StudentSettings
 from distill.errors import InputError
 from distill.evaluation.settings import EvaluationSettings
+from distill.labelled.settings import LabelledSettings
 from distill.languages import SEVEN_PAIRS, parse_pair
+from distill.negatives.settings import NegativeSettings
 from distill.objectives.settings import ObjectiveSettings
 from distill.stream.settings import DataSettings
 from distill.survival.settings import CheckpointSettings
@@ -116,6 +118,10 @@ class Recipe:
     """The query encoder that is trained."""
     objectives: ObjectiveSettings = field(default_factory=ObjectiveSettings)
     """Losses and their weights."""
+    negatives: NegativeSettings = field(default_factory=NegativeSettings)
+    """Hard negatives of the losses that rank documents."""
+    labelled: LabelledSettings = field(default_factory=LabelledSettings)
+    """Queries with relevance labels, trained on in a share of the steps."""
     optimizer: OptimizerSettings = field(default_factory=OptimizerSettings)
     """Learning rate and schedule."""
     evaluation: EvaluationSettings = field(default_factory=EvaluationSettings)
@@ -144,11 +150,28 @@ class Recipe:
                 "set teacher=DIRECTORY, or train one with distill/train_teacher.py",
             )
         self.objectives.check_schedules(self.max_steps)
+        self._check_negatives()
         if self.optimizer.warmup_steps >= self.max_steps:
             raise InputError(
                 f"optimizer.warmup_steps: {self.optimizer.warmup_steps}",
                 f"fewer than max_steps ({self.max_steps})",
                 "lower it or train longer",
+            )
+
+    def _check_negatives(self) -> None:
+        if self.negatives.kind == "none":
+            return
+        if not (self.objectives.contrastive.weight or self.objectives.score_distillation.weight):
+            raise InputError(
+                f"negatives.kind: {self.negatives.kind} without a loss that ranks documents",
+                "one that compares with them",
+                "set objectives.contrastive.weight or objectives.score_distillation.weight",
+            )
+        if self.negatives.by_teacher and self.teacher_cache is None:
+            raise InputError(
+                f"negatives.kind: {self.negatives.kind} by vectors, without teacher_cache",
+                "the teacher's encodings of all sentences",
+                "set teacher_cache=DIRECTORY, or negatives.kind=static with source bm25",
             )
 
     @property

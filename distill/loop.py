@@ -19,9 +19,10 @@ from distill.checkpoint import TrainState
 from distill.config import Recipe
 from distill.errors import InputError
 from distill.evaluation.encoding import EvaluationStoppedError
+from distill.labelled_training import LabelledTraining
+from distill.micro_batch import bitext_losses, labelled_losses
 from distill.monitoring import Curves, Progress, RunningMeans, Throughput, stream_figures
-from distill.objectives.combination import CombinedObjective, CombinedOutput
-from distill.objectives.encodings import Encodings
+from distill.objectives.combination import CombinedObjective
 from distill.optimization import learning_rate_at, set_learning_rate
 from distill.pair_encoding import PairEncoder
 from distill.plan_pictures import PlanPictures
@@ -45,6 +46,7 @@ class Training:
         failures: counts losses and gradients that are not finite.
         watchdog: told of every stage in which a rank may hang.
         pictures: draws a transport plan now and then.
+        labelled: steps on labelled queries among those on bitext, where the recipe wants them.
     """
 
     recipe: Recipe
@@ -61,6 +63,7 @@ class Training:
     failures: NonFiniteCount
     watchdog: Watchdog
     pictures: PlanPictures | None = None
+    labelled: LabelledTraining | None = None
 
 
 def train(training: Training) -> bool:
@@ -75,9 +78,14 @@ def train(training: Training) -> bool:
     """
     recipe, state, main = training.recipe, training.state, collectives.rank() == 0
     progress = Progress(recipe.max_steps, "distil", initial=state.step, enabled=main)
-    means = RunningMeans(training.stream.pairs, training.accelerator.device)
+    # Labelled queries have a loss of their own among those of the pairs.
+    groups = [*training.stream.pairs, *(["labelled"] if training.labelled else [])]
+    means = RunningMeans(groups, training.accelerator.device)
     throughput = Throughput()
     batches = throughput.timed(_agreed_batches(training))
+    negatives = training.encode.negatives
+    if negatives is not None:
+        batches = negatives.batches(batches, lambda: _num_left(recipe, state))
     training.engines.student.train()
     # An evaluation that a stop interrupted is made up for before the next step.
     ended, stopped = _evaluate_if_due(training)
@@ -89,14 +97,16 @@ def train(training: Training) -> bool:
         set_learning_rate(training.engines.optimizer, rate)
         try:
             # All of a step's micro-batches first: a stop while waiting leaves no half step.
-            step_batches = [next(batches) for _ in range(recipe.data.accumulation_steps)]
+            num_batches = 0 if _labelled_now(training) else recipe.data.accumulation_steps
+            step_batches = [next(batches) for _ in range(num_batches)]
             grad_norm = _optimizer_step(training, chain(step_batches, batches), means, throughput)
         except StoppedWaitingError:
             training.save(state)
             _say_stopped(training, progress)
             return False
         state.step += 1
-        state.stream = training.stream.state_dict()
+        # Negatives are found ahead of training, so the stream's own position may be further on.
+        state.stream = training.stream.state_dict() if negatives is None else negatives.position
         if state.step % recipe.log_every_steps == 0 or state.step == recipe.max_steps:
             values = {**means.reduce(), **throughput.reduce()}
             values.update({"train/lr": rate, "train/grad_norm": grad_norm})
@@ -150,6 +160,18 @@ def _say_stopped(training: Training, progress: Progress) -> None:
     progress.close()
 
 
+def _labelled_now(training: Training) -> LabelledTraining | None:
+    """What this step trains with where its turn is the labelled queries'."""
+    labelled = training.labelled
+    return labelled if labelled and labelled.settings.takes(training.state.step) else None
+
+
+def _num_left(recipe: Recipe, state: TrainState) -> int:
+    steps = recipe.max_steps - state.step
+    steps -= recipe.labelled.num_steps(state.step, recipe.max_steps)
+    return steps * recipe.data.accumulation_steps
+
+
 def _agreed_batches(training: Training) -> Iterator[Batch]:
     """The stream's batches; an error on one rank becomes an error on all.
 
@@ -182,43 +204,49 @@ def _optimizer_step(
     training: Training, batches: Iterator[Batch], means: RunningMeans, throughput: Throughput
 ) -> float:
     """Forward, backward and step over the accumulated micro-batches; returns the gradient norm."""
-    accelerator, engines, objective = training.accelerator, training.engines, training.objective
+    accelerator, engines = training.accelerator, training.engines
+    labelled = _labelled_now(training)
     keys: list[list[str]] = []
     grad_norm = 0.0
     while len(keys) < training.recipe.data.accumulation_steps:
-        batch = next(batches)
+        taken = next(batches) if labelled is None else labelled.next_batch()
         training.watchdog.stage("encoding and loss")
         with accelerator.accumulate(engines.student):
-            needs = objective.needs_at(training.state.step)
-            encodings = training.encode(batch, needs)
-            output = objective(encodings, training.state.step)
-            if training.pictures is not None and not keys:
-                training.pictures.show(training.state.step, objective, batch, encodings)
+            if isinstance(taken, Batch):
+                pictures = training.pictures if not keys else None
+                micro = bitext_losses(
+                    training.encode, training.objective, taken, training.state.step, pictures
+                )
+            else:
+                assert labelled is not None, "examples come from labelled training"
+                micro = labelled_losses(labelled, taken, len(training.stream.pairs))
             # Ranks must agree before backward, or one waits for gradients that never come.
             training.watchdog.stage("agreeing on the loss")
-            finite = bool(torch.isfinite(output.loss.detach()))
+            finite = bool(torch.isfinite(micro.loss.detach()))
             if collectives.any_rank(not finite, accelerator.device):
                 training.state.num_skipped_steps += 1
                 # The next micro-batch takes this one's place in the accumulation.
                 accelerator.step -= 1
-                training.failures.add("loss", training.state.step, [batch.keys])
+                training.failures.add("loss", training.state.step, [micro.keys])
                 continue
             training.watchdog.stage("backward and step")
-            grad_norm = _backward_and_step(training, output.loss)
+            grad_norm = _backward_and_step(training, micro.loss)
             if not math.isfinite(grad_norm):
                 training.state.num_skipped_steps += 1
-                training.failures.add("gradient", training.state.step, [*keys, batch.keys])
+                training.failures.add("gradient", training.state.step, [*keys, micro.keys])
                 # The whole step again, on the micro-batches that follow.
                 keys = []
                 continue
-            objective.accept()
-        keys.append(batch.keys)
-        num_pairs = len(batch) * collectives.world_size()
+            if labelled is None:
+                training.objective.accept()
+        keys.append(micro.keys)
+        num_pairs = len(micro.keys) * collectives.world_size()
         training.state.num_pairs_seen += num_pairs
         throughput.add(num_pairs)
-        means.add(output.loss_B, batch.pair_codes, _figures(output, encodings, batch))
+        means.add(micro.loss_B, micro.groups_B, micro.metrics)
     training.failures.clear()
-    objective.update()
+    if labelled is None:
+        training.objective.update()
     return grad_norm
 
 
@@ -245,14 +273,3 @@ def _backward_and_step(training: Training, loss: Tensor) -> float:
     else:
         engines.student.zero_grad()
     return value
-
-
-def _figures(
-    output: CombinedOutput, encodings: Encodings, batch: Batch
-) -> dict[str, Tensor | float]:
-    """Objective metrics, what augmentation did, and the norm of the mean token: near 1 when all
-    tokens are the same."""
-    mask_BN = encodings.student.scoring_mask
-    tokens = encodings.student_BND.detach()[mask_BN]
-    done = batch.changes.figures() if batch.changes is not None else {}
-    return {**output.metrics, **done, "collapse/mean_token_norm": tokens.mean(dim=0).norm()}

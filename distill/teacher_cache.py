@@ -82,6 +82,9 @@ class TeacherCache:
     def __len__(self) -> int:
         return len(self._rows)
 
+    def __contains__(self, text: str) -> bool:
+        return text in self._rows
+
     def look_up(self, texts: Sequence[str], tokens: Tokens) -> Tensor:
         """Vectors (B, N, D) at the scoring tokens of `tokens`, zero elsewhere, on their device.
 

@@ -34,17 +34,16 @@ from distill.checkpoint import (
 from distill.checks import check_inputs
 from distill.config import Recipe
 from distill.config_file import load_settings, save_settings
-from distill.encoders.directory import (
-    encoder_hash,
-    save_encoder,
-)
+from distill.encoders.directory import encoder_hash, save_encoder
 from distill.encoders.layouts import local_directory
 from distill.encoders.lora import merged_state
 from distill.encoders.text import TextEncoder
 from distill.errors import one_line_errors
 from distill.evaluation.encoding import EvaluationStoppedError
+from distill.labelled_training import build_labelled
 from distill.loop import Training, train
 from distill.monitoring import Curves
+from distill.negative_mining import build_negatives
 from distill.pair_encoding import PairEncoder
 from distill.plan_pictures import PlanPictures
 from distill.process import prepare_process
@@ -135,12 +134,33 @@ def run(recipe: Recipe) -> bool:
     if state.best:
         evaluation.best.load_state_dict(state.best)
 
+    caches = build_caches(
+        recipe, accelerator, engines, stream, teacher_text, teacher_hash, objective
+    )
+    negatives = build_negatives(
+        recipe,
+        accelerator,
+        engines,
+        stream,
+        caches,
+        state.negatives,
+        report=lambda figures: curves.scalars(figures, state.step),
+        beat=watchdog.beat,
+    )
+    labelled = build_labelled(
+        recipe, engines, (student_text, teacher_text), teacher_hash, accelerator.device, state
+    )
+
     seconds_saving = 0.0
 
     def save(state: TrainState) -> None:
         nonlocal seconds_saving
         watchdog.stage("writing a checkpoint")
         state.best = evaluation.best.state_dict()
+        if labelled is not None:
+            state.labelled = labelled.order.state_dict()
+        if negatives is not None:
+            state.negatives = negatives.state_dict()
         before = time.monotonic()
         save_checkpoint(directory / "checkpoints", accelerator, state, recipe.checkpoint.keep_last)
         seconds = time.monotonic() - before
@@ -149,16 +169,13 @@ def run(recipe: Recipe) -> bool:
         figures = {"perf/checkpoint_seconds": seconds, "perf/checkpoint_share": share}
         curves.scalars(figures, state.step)
 
-    caches = build_caches(
-        recipe, accelerator, engines, stream, teacher_text, teacher_hash, objective
-    )
     training = Training(
         recipe=recipe,
         accelerator=accelerator,
         engines=engines,
         stream=stream,
         objective=objective,
-        encode=PairEncoder(engines, teacher_text, student_text, same_tokens, caches),
+        encode=PairEncoder(engines, teacher_text, student_text, same_tokens, caches, negatives),
         curves=curves,
         state=state,
         evaluate=evaluation.during,
@@ -166,6 +183,7 @@ def run(recipe: Recipe) -> bool:
         stop=stop,
         failures=NonFiniteCount(directory, collectives.rank()),
         watchdog=watchdog,
+        labelled=labelled,
         pictures=PlanPictures(curves, recipe.picture_every_steps, student_text, teacher_text),
     )
     advice = advice_on_out_of_memory(

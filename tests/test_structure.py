@@ -31,6 +31,7 @@ ALLOWED = {
         "distill.tokens",
         "distill.transport",
     },
+    "distill.labelled": {"distill.errors", "distill.stream.permutation"},
     "distill.negatives": {
         "distill.collectives",
         "distill.encoders.maxsim",
@@ -77,6 +78,8 @@ ALLOWED = {
         "distill.encoders.settings",
         "distill.encoders.student_settings",
         "distill.evaluation.settings",
+        "distill.labelled.settings",
+        "distill.negatives.settings",
         "distill.objectives.settings",
         "distill.stream.settings",
         "distill.survival.settings",

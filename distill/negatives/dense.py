@@ -28,10 +28,12 @@ _QUERIES = 64
 class SentenceIndex:
     """All English sentences by the teacher's vectors of them as documents.
 
-    MaxSim against every sentence would cost far more than the training step. The first stage
-    is approximate instead: the inner product of mean vectors, exhaustive and in blocks, with the
-    mean of all sentences taken out (token vectors share a large common part, which says nothing
-    about which sentence is near) and lengths made equal.
+    MaxSim against every sentence would cost far more than the training step. The first stage is
+    approximate instead: the inner product with mean vectors of unit length, exhaustive and in
+    blocks. Measured on 41,093 English sentences with a trained teacher: 85 % of the four nearest
+    by MaxSim are among the first 50 and 92 % among 100; without unit length 62 % and 71 %;
+    taking the mean of all sentences out changes nothing. What is missed costs little hardness:
+    the best negative found scores .002 below the best there is.
 
     Args:
         sentences: what is indexed.
@@ -44,8 +46,7 @@ class SentenceIndex:
     ) -> None:
         self.sentences, self.device, self._documents = sentences, device, documents
         means_SD = documents.mean_vectors(sentences.texts)
-        means_SD = functional.normalize(means_SD - means_SD.mean(dim=0), dim=1)
-        self._means_SD = means_SD.to(device)
+        self._means_SD = functional.normalize(means_SD, dim=1).to(device)
 
     def nearest(self, query_QND: Tensor, mask_QN: Tensor, depth: int) -> Tensor:
         """First stage: int64 (Q, depth) numbers of the nearest sentences, nearest first."""

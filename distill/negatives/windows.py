@@ -34,6 +34,7 @@ class HardNegatives:
         depends_on_student: whether lists must be kept to resume exactly.
         position: the stream's state after the last batch taken from it.
         report: called on every rank with the figures of each mining, means over all ranks.
+        beat: called after each batch that was mined for.
     """
 
     def __init__(
@@ -45,13 +46,14 @@ class HardNegatives:
         depends_on_student: bool,
         position: Callable[[], dict[str, Any]],
         report: Callable[[dict[str, float]], None],
+        beat: Callable[[], None] = lambda: None,
     ) -> None:
         self._sentences, self._mine, self._window = sentences, mine, window
         self._depends_on_student = depends_on_student
-        self._stream_position, self._report = position, report
+        self._stream_position, self._report, self._beat = position, report, beat
         self._waiting: deque[tuple[Batch, dict[str, Any]]] = deque()
         self._lists: dict[str, list[int]] = {}
-        self._resumed_pairs = 0
+        self._resumed: dict[str, Any] = {}
         self._probe: Batch | None = None
         self.position = position()
 
@@ -79,8 +81,8 @@ class HardNegatives:
 
     def state_dict(self) -> dict[str, Any]:
         """What `load_state_dict` needs on any rank of any world: pairs ahead, lists. Collective."""
-        if not self._depends_on_student:
-            return {}
+        if not self._depends_on_student or self._resumed:
+            return self._resumed
         keys = [key for batch, _ in self._waiting for key in batch.keys]
         mine = {key: " ".join(map(str, self._lists.get(key, ()))) for key in keys}
         lists: dict[str, str] = {}
@@ -92,7 +94,7 @@ class HardNegatives:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on where `state_dict` was taken; the stream goes on from `position`."""
-        self._resumed_pairs = int(state.get("num_pairs", 0))
+        self._resumed = state if state.get("num_pairs") else {}
         stored = state.get("lists", {})
         self._lists = {
             key: [int(number) for number in text.split()] for key, text in stored.items()
@@ -100,18 +102,20 @@ class HardNegatives:
         self.position = self._stream_position()
 
     def _take_window(self, batches: Iterator[Batch], num_left: int) -> None:
-        resumed, self._resumed_pairs = self._resumed_pairs, 0
-        size = min(self._window, max(num_left, 1))
+        size, resumed = min(self._window, max(num_left, 1)), self._resumed
+        taken: list[tuple[Batch, dict[str, Any]]] = []
         for batch in batches:
-            self._waiting.append((batch, self._stream_position()))
+            taken.append((batch, self._stream_position()))
             if resumed:
-                size = -(-resumed // (len(batch) * collectives.world_size()))
-            if len(self._waiting) >= size:
+                size = -(-resumed["num_pairs"] // (len(batch) * collectives.world_size()))
+            if len(taken) >= size:
                 break
-        taken = [batch for batch, _ in self._waiting]
         if taken and not resumed:
-            self._mine_window(taken)
-        self._probe = taken[0] if taken else None
+            self._mine_window([batch for batch, _ in taken])
+        # Not before: whoever is stopped while waiting for data has taken nothing.
+        self._resumed = {}
+        self._waiting.extend(taken)
+        self._probe = taken[0][0] if taken else None
 
     def _mine_window(self, taken: Sequence[Batch]) -> None:
         start = time.monotonic()
@@ -121,6 +125,7 @@ class HardNegatives:
         for batch in taken:
             found = self._mine(batch)
             mined.append(found)
+            self._beat()
             for key, numbers in zip(batch.keys, found.numbers_RK.tolist(), strict=True):
                 self._lists[key] = [number for number in numbers if number != NONE]
         self._report(_figures(mined, changed, time.monotonic() - start))

@@ -1,14 +1,20 @@
 """A translation ranks its own English sentence first among the batch's.
 
-Shapes: B pairs of this rank, P sentences of all ranks.
+Shapes: B pairs of this rank, C candidates of each.
 """
 
 from __future__ import annotations
 
 import torch
+from torch import Tensor
 from torch.nn import functional
 
-from distill.objectives.candidates import candidate_scores, gather_candidates, in_batch_accuracy
+from distill.objectives.candidates import (
+    Candidates,
+    candidate_scores,
+    gather_candidates,
+    ranking_metrics,
+)
 from distill.objectives.encodings import Encodings, Need, Objective, ObjectiveOutput, RunFacts
 from distill.objectives.settings import ContrastiveObjective
 
@@ -17,7 +23,8 @@ class Contrastive(Objective):
     """InfoNCE: cross entropy of a translation's own sentence among the batch's of all ranks.
 
     ``-log exp(S[b, own] / t) / sum over p of exp(S[b, p] / t)``, S the mean-per-token MaxSim and t
-    the temperature (van den Oord et al., arXiv 1807.03748, equation 4).
+    the temperature (van den Oord et al., arXiv 1807.03748, equation 4). Hard negatives of the row,
+    where the recipe wants them, stand in the sum beside the batch's sentences.
     """
 
     needs = frozenset({Need.DOCUMENTS})
@@ -28,14 +35,14 @@ class Contrastive(Objective):
     def __call__(self, encodings: Encodings, step: int) -> ObjectiveOutput:
         """Loss per pair. Gradient to the student only. Collective."""
         candidates = gather_candidates(encodings)
-        scores_BP = candidate_scores(encodings.student_BND, encodings.student, candidates)
-        metrics = {"in_batch_accuracy": in_batch_accuracy(scores_BP.detach(), candidates.same_BP)}
-        # The same sentence out of another language's pair is no negative.
-        is_own_BP = torch.zeros_like(candidates.same_BP).scatter(
-            1, candidates.own_B.unsqueeze(1), True
-        )
-        scores_BP = scores_BP.masked_fill(candidates.same_BP & ~is_own_BP, float("-inf"))
-        loss_B = functional.cross_entropy(
-            scores_BP / self.settings.temperature, candidates.own_B, reduction="none"
-        )
+        scores_BC = candidate_scores(encodings.student_BND, encodings.student, candidates)
+        metrics = ranking_metrics(scores_BC, candidates)
+        loss_B = info_nce(scores_BC, candidates, self.settings.temperature)
         return ObjectiveOutput(loss_B, torch.ones_like(loss_B, dtype=torch.bool), metrics)
+
+
+def info_nce(scores_BC: Tensor, candidates: Candidates, temperature: float) -> Tensor:
+    """Cross entropy (B,) of each row's own document; gradients flow to the scores."""
+    # The same sentence out of another language's pair is no negative.
+    scores_BC = scores_BC.masked_fill(candidates.repeats_BC, float("-inf"))
+    return functional.cross_entropy(scores_BC / temperature, candidates.own_B, reduction="none")

@@ -1,6 +1,7 @@
 """What every objective is given, what it gives back, and how it averages.
 
-Shapes: B pairs of this rank, N student tokens, M teacher tokens, L document tokens, D dimension.
+Shapes: B pairs of this rank, N student tokens, M teacher tokens, L document tokens, D dimension,
+K hard negatives.
 """
 
 from __future__ import annotations
@@ -29,6 +30,19 @@ class Need(Enum):
 
 
 @dataclass(frozen=True)
+class Negatives:
+    """Hard negatives of each row as documents of the teacher, without gradient.
+
+    Attributes:
+        document_BKLD: vectors of up to K documents of each row.
+        mask_BKL: bool, their scoring tokens; none where a row has fewer documents.
+    """
+
+    document_BKLD: Tensor
+    mask_BKL: Tensor
+
+
+@dataclass(frozen=True)
 class Encodings:
     """One micro-batch as the teacher and the student encode it.
 
@@ -47,6 +61,7 @@ class Encodings:
         student_english_BMD: the English sentences as queries of the student, with gradient; None
             where no objective looks at them.
         student_english: their tokens and masks: the student's own tokenisation.
+        negatives: hard negatives of each row, or None where the recipe wants none.
     """
 
     student_BND: Tensor
@@ -60,6 +75,7 @@ class Encodings:
     teacher_source_BND: Tensor | None = None
     student_english_BMD: Tensor | None = None
     student_english: Tokens | None = None
+    negatives: Negatives | None = None
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """The teacher's ranking of the batch's English sentences, taught to the translation.
 
-Shapes: B pairs of this rank, P sentences of all ranks.
+Shapes: B pairs of this rank, C candidates of each.
 """
 
 from __future__ import annotations
@@ -8,13 +8,13 @@ from __future__ import annotations
 import torch
 from torch.nn import functional
 
-from distill.objectives.candidates import candidate_scores, gather_candidates, in_batch_accuracy
+from distill.objectives.candidates import candidate_scores, gather_candidates, ranking_metrics
 from distill.objectives.encodings import Encodings, Need, Objective, ObjectiveOutput, RunFacts
 from distill.objectives.settings import ScoreDistillationObjective
 
 
 class ScoreDistillation(Objective):
-    """KL(teacher || student) over the batch's sentences.
+    """KL(teacher || student) over the batch's sentences and the row's hard negatives.
 
     The teacher's distribution is the softmax of its English-English MaxSim scores, the student's
     that of its cross-lingual ones, both per query token and divided by the temperature (Hofstätter
@@ -29,15 +29,15 @@ class ScoreDistillation(Objective):
     def __call__(self, encodings: Encodings, step: int) -> ObjectiveOutput:
         """Loss per pair, 0 where both rankings agree. Gradient to the student only. Collective."""
         candidates = gather_candidates(encodings)
-        student_BP = candidate_scores(encodings.student_BND, encodings.student, candidates)
+        student_BC = candidate_scores(encodings.student_BND, encodings.student, candidates)
         with torch.no_grad():
-            teacher_BP = candidate_scores(encodings.teacher_BMD, encodings.teacher, candidates)
+            teacher_BC = candidate_scores(encodings.teacher_BMD, encodings.teacher, candidates)
         temperature = self.settings.temperature
         loss_B = functional.kl_div(
-            (student_BP / temperature).log_softmax(dim=1),
-            (teacher_BP / temperature).log_softmax(dim=1),
+            (student_BC / temperature).log_softmax(dim=1),
+            (teacher_BC / temperature).log_softmax(dim=1),
             log_target=True,
             reduction="none",
         ).sum(dim=1)
-        metrics = {"in_batch_accuracy": in_batch_accuracy(student_BP.detach(), candidates.same_BP)}
+        metrics = ranking_metrics(student_BC, candidates)
         return ObjectiveOutput(loss_B, torch.ones_like(loss_B, dtype=torch.bool), metrics)

@@ -20,7 +20,7 @@ from distill.stream.loading import load_batches, pinned
 from distill.stream.mixing import Mixing
 from distill.stream.plan import Draws, Plan
 from distill.stream.prefetching import ShardPrefetcher
-from distill.stream.reading import SampleReader
+from distill.stream.reading import Sample, SampleReader
 from distill.stream.shards import find_shards
 from distill.stream.sources import ShardCache
 from distill.stream.tokenisation import Tokenize
@@ -226,19 +226,21 @@ class BitextStream:
         return self.distinct_texts("target")
 
     def distinct_texts(self, side: str) -> list[str]:
-        """Each sentence of a side, source or target, once, in stored order; equal on all ranks.
+        """Each sentence of a side, source or target, once, in stored order; equal on all ranks."""
+        return list(dict.fromkeys(getattr(sample, side) for sample in self.samples()))
 
-        Reads all shards in this process and leaves out what cannot be read: the stream itself
+    def samples(self) -> Iterator[Sample]:
+        """Every sample that is used once, in stored order; the same on every rank.
+
+        Reads the shards in this process and leaves out what cannot be read: the stream itself
         counts and names faults.
         """
         reader = self._dataset.reader
-        texts: dict[str, None] = {}
         for number, shard in enumerate(reader.shards):
             for row in range(shard.num_used):
                 sample = reader.read_or_none(number, row)
                 if sample is not None:
-                    texts.setdefault(getattr(sample, side))
-        return list(texts)
+                    yield sample
 
     def __iter__(self) -> Iterator[Batch]:
         issued: deque[Step] = deque()

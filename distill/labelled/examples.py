@@ -1,0 +1,169 @@
+"""Labelled examples: a query, its passages, and their scores where the file has some."""
+
+from __future__ import annotations
+
+import json
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+from distill.labelled.lines import LineFile, Texts
+from distill.labelled.settings import LabelledSettings
+
+
+@dataclass(frozen=True)
+class Example:
+    """One query.
+
+    Attributes:
+        query: in a source language.
+        passages: in English; without scores, the first is relevant and the others are not.
+        scores: of the passages by a teacher of any kind, larger is better; None for none.
+    """
+
+    query: str
+    passages: tuple[str, ...]
+    scores: tuple[float, ...] | None = None
+
+
+class Examples(ABC):
+    """Examples by number; reading one may raise `InputError`."""
+
+    @abstractmethod
+    def __len__(self) -> int: ...
+
+    @abstractmethod
+    def __getitem__(self, number: int) -> Example: ...
+
+    @property
+    @abstractmethod
+    def identity(self) -> str:
+        """Tells sets of examples apart."""
+
+
+def read_examples(settings: LabelledSettings) -> Examples:
+    """Open the recipe's files.
+
+    Raises:
+        InputError: one cannot be used.
+    """
+    texts = None
+    if settings.queries is not None and settings.passages is not None:
+        texts = Texts(settings.queries), Texts(settings.passages)
+    if settings.triples is not None:
+        return Triples(LineFile(settings.triples), texts, settings.num_passages)
+    assert texts is not None, "the settings ask for texts"
+    if settings.scores is not None:
+        return Scores(LineFile(settings.scores), texts, settings.num_passages)
+    assert settings.judgments is not None, "the settings ask for one file"
+    return Judgments(LineFile(settings.judgments), texts)
+
+
+class Triples(Examples):
+    """TSV lines of query, relevant passage and others, as MS MARCO's and mMARCO's triples.
+
+    Args:
+        lines: the file.
+        texts: queries and passages by id; None where the lines hold the texts themselves.
+        num_passages: columns of passages that are read.
+    """
+
+    def __init__(
+        self, lines: LineFile, texts: tuple[Texts, Texts] | None, num_passages: int
+    ) -> None:
+        self._lines, self._texts, self._num_passages = lines, texts, num_passages
+
+    def __len__(self) -> int:
+        return len(self._lines)
+
+    def __getitem__(self, number: int) -> Example:
+        columns = self._lines[number].split("\t")
+        if len(columns) < 3 or not all(columns):
+            raise self._lines.fault(number, f"{len(columns)} columns", "query, passage, others")
+        query, passages = columns[0], columns[1 : 1 + self._num_passages]
+        if self._texts is not None:
+            query = self._texts[0][query]
+            passages = [self._texts[1][passage] for passage in passages]
+        return Example(query, tuple(passages))
+
+    @property
+    def identity(self) -> str:
+        return f"triples {len(self)} {self._lines.size}"
+
+
+class Scores(Examples):
+    """JSON lines of n-way scores, as Stanford's ColBERT and PyLate write them.
+
+    Args:
+        lines: the file.
+        texts: queries and passages by id.
+        num_passages: n; the first ones of a line.
+    """
+
+    def __init__(self, lines: LineFile, texts: tuple[Texts, Texts], num_passages: int) -> None:
+        self._lines, self._texts, self._num_passages = lines, texts, num_passages
+
+    def __len__(self) -> int:
+        return len(self._lines)
+
+    def __getitem__(self, number: int) -> Example:
+        query, pairs = self._parsed(number)
+        pairs = pairs[: self._num_passages]
+        if len(pairs) < 2:
+            raise self._lines.fault(number, f"{len(pairs)} passages", "2 or more to compare")
+        return Example(
+            self._texts[0][query],
+            tuple(self._texts[1][passage] for passage, _ in pairs),
+            tuple(score for _, score in pairs),
+        )
+
+    def _parsed(self, number: int) -> tuple[str, list[tuple[str, float]]]:
+        expected = "[query id, [passage id, score], …]"
+        try:
+            line = json.loads(self._lines[number])
+            if isinstance(line, dict):
+                pairs = list(zip(line["document_ids"], line["scores"], strict=True))
+                query = line["query_id"]
+            else:
+                query, *pairs = line
+            return str(query), [(str(passage), float(score)) for passage, score in pairs]
+        except (json.JSONDecodeError, KeyError, TypeError, ValueError) as error:
+            raise self._lines.fault(number, f"{type(error).__name__}: {error}", expected) from error
+
+    @property
+    def identity(self) -> str:
+        return f"scores {len(self)} {self._lines.size}"
+
+
+class Judgments(Examples):
+    """Relevant passages of queries, as WikiCLIR and TREC list them.
+
+    Args:
+        lines: ``query passage relevance`` or ``query 0 passage relevance``.
+        texts: queries and passages by id.
+
+    Raises:
+        InputError: a line that is neither, or no relevant passage.
+    """
+
+    def __init__(self, lines: LineFile, texts: tuple[Texts, Texts]) -> None:
+        self._texts, self._size = texts, lines.size
+        self._relevant: list[tuple[str, str]] = []
+        for number in range(len(lines)):
+            columns = lines[number].split()
+            if len(columns) not in (3, 4) or not columns[-1].lstrip("-").isdigit():
+                raise lines.fault(number, repr(lines[number][:60]), "query, passage, relevance")
+            if int(columns[-1]) > 0:
+                self._relevant.append((columns[0], columns[-2]))
+        if not self._relevant:
+            raise lines.fault(0, "no relevant passage", "a relevance above 0 somewhere")
+
+    def __len__(self) -> int:
+        return len(self._relevant)
+
+    def __getitem__(self, number: int) -> Example:
+        query, passage = self._relevant[number]
+        return Example(self._texts[0][query], (self._texts[1][passage],))
+
+    @property
+    def identity(self) -> str:
+        return f"judgments {len(self)} {self._size}"
