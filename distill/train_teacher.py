@@ -5,28 +5,31 @@
 
 from __future__ import annotations
 
-import json
+import shutil
 import sys
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 if __package__ in (None, ""):  # Run as a script: its folder would shadow top-level modules.
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
-import numpy as np
 import torch
-from pydantic import ConfigDict
+from accelerate import Accelerator
 from torch import Tensor, nn
 from torch.nn import functional
 
 from distill import collectives
-from distill.config import LaunchSettings, OptimizerSettings
-from distill.config_file import load_settings, save_settings
+from distill.checkpoint import (
+    TrainState,
+    checkpoints_in,
+    load_checkpoint,
+    read_state,
+    save_checkpoint,
+)
+from distill.config_file import load_settings, plain_settings, read_yaml, save_settings
 from distill.encoders.directory import check_model_source, load_encoder, save_encoder
 from distill.encoders.late_interaction import LateInteractionEncoder, freeze
 from distill.encoders.maxsim import mean_maxsim_scores
-from distill.encoders.settings import TextSettings
 from distill.encoders.text import TextEncoder
 from distill.errors import InputError, one_line_errors
 from distill.monitoring import Progress
@@ -37,97 +40,14 @@ from distill.optimization import (
     set_learning_rate,
 )
 from distill.process import prepare_process
+from distill.survival.memory import advice_on_out_of_memory
+from distill.survival.stopping import EXIT_REQUEUE, StopFlag, end_process, ignore_signals
+from distill.teacher_examples import Example, batch_of_step, read_examples
+from distill.teacher_recipe import TeacherRecipe
 from distill.tokens import Tokens
 from distill.zero import BatchShape, check_world, start_accelerator
 
 DEFAULT_RECIPE = Path(__file__).resolve().parent.parent / "launch/recipes/demo_teacher.yaml"
-
-
-@dataclass(frozen=True, kw_only=True)
-class TeacherRecipe:
-    """What the teacher's training needs to know."""
-
-    __pydantic_config__ = ConfigDict(extra="forbid")
-
-    model: str = ""
-    """Directory (or hub id) of the backbone."""
-    allow_downloads: bool = False
-    """Whether the backbone may be fetched from a hub when it is no directory here."""
-    data: Path | None = None
-    """JSONL of English ``{"query", "passage"}``, optionally with ``"negatives": [...]``."""
-    output: Path = Path("models/teacher")
-    """Directory the trained encoder is written to."""
-    embedding_dimension: int = 128
-    """Width of a token vector."""
-    freeze_embeddings: bool = True
-    """Keep word embeddings fixed."""
-    batch_size: int = 32
-    """Pairs a step on each rank; each passage is a negative of the rank's other queries."""
-    max_steps: int = 200
-    """Optimizer steps."""
-    temperature: float = 0.05
-    """Divides the mean-per-token MaxSim scores before the softmax."""
-    dropout: float = 0.0
-    """Dropout in training."""
-    seed: int = 0
-    """Seed of the order of pairs and of the fresh projection."""
-    text: TextSettings = field(default_factory=TextSettings)
-    """Markers and lengths."""
-    optimizer: OptimizerSettings = field(default_factory=OptimizerSettings)
-    """Learning rate and schedule."""
-    launch: LaunchSettings = field(default_factory=LaunchSettings)
-    """Processes and threads."""
-
-    def __post_init__(self) -> None:
-        for name in ("batch_size", "max_steps", "temperature", "embedding_dimension"):
-            if not getattr(self, name) > 0:
-                raise InputError(f"{name}: {getattr(self, name)}", "more than 0", "raise it")
-        if not self.model or self.data is None:
-            raise InputError(
-                f"model: {self.model!r}, data: {self.data}",
-                "a backbone and a file of English pairs",
-                "set model=DIRECTORY and data=FILE.jsonl",
-            )
-
-
-@dataclass(frozen=True)
-class Example:
-    """An English query, its passage, and passages that do not answer it."""
-
-    query: str
-    passage: str
-    negatives: tuple[str, ...] = ()
-
-
-def read_examples(path: Path) -> list[Example]:
-    """Read a JSONL file of training examples.
-
-    Raises:
-        InputError: a line is no JSON object with a non-empty query and passage, or none is there.
-    """
-    examples = []
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except OSError as error:
-        raise InputError(f"{path}: {error.strerror}", "a JSONL file", "check the path") from error
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path}: {error}", "UTF-8", "convert the file with iconv") from error
-    for number, line in enumerate(lines, 1):
-        try:
-            entry = json.loads(line)
-            query, passage = entry["query"].strip(), entry["passage"].strip()
-            negatives = tuple(str(text) for text in entry.get("negatives", ()))
-        except (json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
-            raise InputError(
-                f"{path}:{number}: {line[:60]!r}",
-                'an object {"query": text, "passage": text}',
-                "correct or remove the line",
-            ) from error
-        if query and passage:
-            examples.append(Example(query, passage, negatives))
-    if not examples:
-        raise InputError(f"{path}: no pair", "at least one query and passage", "check the file")
-    return examples
 
 
 class _BothSides(nn.Module):
@@ -142,22 +62,6 @@ class _BothSides(nn.Module):
             self.encoder(queries.input_ids, queries.attention_mask),
             self.encoder(documents.input_ids, documents.attention_mask),
         )
-
-
-def batch_of_step(
-    step: int, num_examples: int, batch_size: int, seed: int, rank: int, world_size: int
-) -> np.ndarray:
-    """Indices (batch_size,) that `rank` trains on in `step`: a pure function of its arguments.
-
-    Each epoch is a fresh permutation; batches run on across epochs, so that none is short.
-    """
-    first = (step * world_size + rank) * batch_size
-    positions = np.arange(first, first + batch_size)
-    orders = {
-        epoch: np.random.default_rng((seed, epoch)).permutation(num_examples)
-        for epoch in np.unique(positions // num_examples)
-    }
-    return np.array([orders[p // num_examples][p % num_examples] for p in positions])
 
 
 def contrastive_loss(
@@ -191,12 +95,19 @@ def _duplicates(batch: list[Example], passages: list[str]) -> Tensor:
     return same
 
 
-def train_teacher(recipe: TeacherRecipe) -> Path:
-    """Train and write the teacher; returns its directory. Every rank calls it."""
+def train_teacher(recipe: TeacherRecipe) -> bool:
+    """Train and write the teacher. Every rank calls it; False when stopped with a checkpoint.
+
+    Raises:
+        InputError: model or data cannot be used, or an unfinished training had other settings.
+    """
     assert recipe.data is not None
+    stop = StopFlag()
+    stop.install(recipe.checkpoint.wall_clock_minutes)
     check_world(recipe.launch)
     check_model_source(recipe.model, "model", recipe.allow_downloads)
     examples = read_examples(recipe.data)
+    _check_unfinished(recipe)
     shape = BatchShape(recipe.batch_size, 1, recipe.optimizer.max_grad_norm)
     accelerator = start_accelerator(recipe.launch, shape)
     torch.manual_seed(recipe.seed)
@@ -212,28 +123,80 @@ def train_teacher(recipe: TeacherRecipe) -> Path:
     module, optimizer = accelerator.prepare(
         _BothSides(encoder), build_optimizer(encoder, recipe.optimizer)
     )
-    _loop(recipe, accelerator, module, optimizer, text, examples)
+    state = _resume(recipe, accelerator)
+    advice = advice_on_out_of_memory(recipe.batch_size, 1, lambda: f"step {state.step}")
+    with advice:
+        if not _loop(recipe, accelerator, module, optimizer, text, examples, state, stop):
+            return False
     if collectives.rank() == 0:
         save_encoder(recipe.output, encoder, text)
         save_settings(recipe, recipe.output / "teacher_recipe.yaml")
+        shutil.rmtree(_unfinished(recipe), ignore_errors=True)
         print(f"teacher written to {recipe.output}", flush=True)
     collectives.barrier()
-    return recipe.output
+    return True
+
+
+def _unfinished(recipe: TeacherRecipe) -> Path:
+    """Directory of a training that is not done."""
+    return recipe.output.with_name(f"{recipe.output.name}.training")
+
+
+def _check_unfinished(recipe: TeacherRecipe) -> None:
+    """Refuse to go on with other settings, or start the record of a new training."""
+    directory = _unfinished(recipe)
+    stored, given = directory / "config.yaml", plain_settings(recipe)
+    if not checkpoints_in(directory / "checkpoints") or not stored.is_file():
+        directory.mkdir(parents=True, exist_ok=True)
+        save_settings(recipe, stored)
+        return
+    known, free = read_yaml(stored), {"checkpoint", "launch"}
+    changed = [key for key in given if key not in free and given[key] != known.get(key, given[key])]
+    if changed or recipe.checkpoint.resume == "never":
+        others = f" with other settings of {', '.join(changed)}" if changed else ""
+        raise InputError(
+            f"{directory} holds an unfinished training{others}",
+            "the same settings to go on",
+            "remove it, or set output=ANOTHER",
+        )
+
+
+def _resume(recipe: TeacherRecipe, accelerator: Accelerator) -> TrainState:
+    found = checkpoints_in(_unfinished(recipe) / "checkpoints")
+    world_size = collectives.world_size()
+    if not found:
+        return TrainState(world_size=world_size, engine="torch")
+    written_by = read_state(found[-1]).world_size
+    if written_by != world_size:
+        raise InputError(
+            f"{found[-1]}: written by {written_by} processes, launched with {world_size}",
+            "the same number, from which the order of examples follows",
+            f"launch with --num_processes {written_by}, or remove {_unfinished(recipe)}",
+        )
+    state = load_checkpoint(found[-1], accelerator, "", "torch")
+    if collectives.rank() == 0:
+        print(f"resumed from {found[-1]}, step {state.step} of {recipe.max_steps}", flush=True)
+    return state
 
 
 def _loop(
     recipe: TeacherRecipe,
-    accelerator: Any,
+    accelerator: Accelerator,
     module: nn.Module,
     optimizer: Any,
     text: TextEncoder,
     examples: list[Example],
-) -> None:
+    state: TrainState,
+    stop: StopFlag,
+) -> bool:
+    """Train to the last step; False when stopped with a checkpoint."""
     rank, world_size = collectives.rank(), collectives.world_size()
-    progress = Progress(recipe.max_steps, "teacher", enabled=rank == 0)
+    progress = Progress(recipe.max_steps, "teacher", initial=state.step, enabled=rank == 0)
     module.train()
-    for step in range(recipe.max_steps):
-        rows = batch_of_step(step, len(examples), recipe.batch_size, recipe.seed, rank, world_size)
+    while state.step < recipe.max_steps:
+        rows = batch_of_step(
+            state.step, len(examples), recipe.batch_size, recipe.seed, rank, world_size
+        )
         batch = [examples[row] for row in rows]
         passages = [row.passage for row in batch] + [n for row in batch for n in row.negatives]
         queries = text.queries([row.query for row in batch]).to(accelerator.device)
@@ -250,11 +213,24 @@ def _loop(
         accelerator.backward(loss)
         if recipe.optimizer.max_grad_norm:
             accelerator.clip_grad_norm_(module.parameters(), recipe.optimizer.max_grad_norm)
-        set_learning_rate(optimizer, learning_rate_at(step, recipe.max_steps, recipe.optimizer))
+        rate = learning_rate_at(state.step, recipe.max_steps, recipe.optimizer)
+        set_learning_rate(optimizer, rate)
         optimizer.step()
         optimizer.zero_grad()
+        state.step += 1
         progress.advance(f"loss {loss.item():.3f}, in-batch accuracy {accuracy.item():.2f}")
+        stopping = collectives.any_rank(stop.raised, accelerator.device)
+        every = recipe.checkpoint.every_steps
+        done = state.step == recipe.max_steps
+        if not done and (stopping or (every and state.step % every == 0)):
+            save_checkpoint(
+                _unfinished(recipe) / "checkpoints", accelerator, state, recipe.checkpoint.keep_last
+            )
+        if stopping and not done:
+            progress.say(f"stopped after step {state.step}; run the same command to go on")
+            break
     progress.close()
+    return state.step == recipe.max_steps
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -264,8 +240,12 @@ def main(arguments: list[str] | None = None) -> None:
     with one_line_errors():
         is_file = bool(arguments) and "=" not in arguments[0]
         path = Path(arguments[0]) if is_file else DEFAULT_RECIPE
-        train_teacher(load_settings(TeacherRecipe, path, arguments[1:] if is_file else arguments))
+        overrides = arguments[1:] if is_file else arguments
+        done = train_teacher(load_settings(TeacherRecipe, path, overrides))
+    ignore_signals()
     collectives.shut_down()
+    if not done:
+        end_process(EXIT_REQUEUE)
 
 
 if __name__ == "__main__":

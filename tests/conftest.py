@@ -146,9 +146,13 @@ def build_shards(bitext: Path, output: Path) -> None:
 @pytest.fixture(scope="session")
 def tiny_world(tmp_path_factory: pytest.TempPathFactory) -> TinyWorld:
     """Everything that a training run needs, a few hundred kilobytes in all."""
+    return build_tiny_world(tmp_path_factory.mktemp("world"))
+
+
+def build_tiny_world(root: Path) -> TinyWorld:
+    """Write the miniature's models, shards, collection and recipe into a directory."""
     from distill.encoders.directory import load_encoder, save_encoder
 
-    root = tmp_path_factory.mktemp("world")
     world = TinyWorld(
         root,
         teacher=root / "teacher",

@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import json
 import math
+import signal
 import subprocess
 import sys
+import time
 from collections import Counter
 from pathlib import Path
 
 import pytest
 import torch
 
+from distill.checkpoint import checkpoints_in, read_state
 from distill.encoders.directory import load_encoder
 from distill.encoders.maxsim import maxsim_scores
+from distill.survival.stopping import EXIT_REQUEUE
+from distill.teacher_examples import batch_of_step
 from distill.tokens import Tokens
-from distill.train_teacher import batch_of_step, contrastive_loss
+from distill.train_teacher import contrastive_loss
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -77,3 +82,23 @@ def test_training_from_a_file_of_pairs_learns_to_retrieve(tiny_world, tmp_path):
     ]
     subprocess.run(command, check=True, cwd=tmp_path, timeout=200)
     assert accuracy(tmp_path / "teacher") > accuracy(tiny_world.backbone) + 0.1
+    # Stopped on the way and started again, it ends with the same weights.
+    again = [*command, f"output={tmp_path / 'again'}", "checkpoint.every_steps=5"]
+    process = subprocess.Popen(again, cwd=tmp_path)
+    unfinished = tmp_path / "again.training"
+    deadline = time.monotonic() + 200
+    while not checkpoints_in(unfinished / "checkpoints"):
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(timeout=100) == EXIT_REQUEUE
+    stopped = read_state(checkpoints_in(unfinished / "checkpoints")[-1]).step
+    assert stopped < 60
+    resumed = subprocess.run(again, check=True, cwd=tmp_path, timeout=200, capture_output=True)
+    assert f"step {stopped} of 60" in resumed.stdout.decode()
+    for name in ("model.safetensors", "1_Dense/model.safetensors"):
+        assert (tmp_path / "again" / name).read_bytes() == (
+            tmp_path / "teacher" / name
+        ).read_bytes()
+    assert not unfinished.exists()
