@@ -22,6 +22,7 @@ import sys
 import tempfile
 import time
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -167,7 +168,7 @@ def calm_run(world: Any, directory: Path, stage: int) -> tuple[str, float, float
     events = EventAccumulator(str(directory / "run/tensorboard"))
     events.Reload()
     points = events.Scalars("train/loss")
-    steps = [b.wall_time - a.wall_time for a, b in zip(points, points[1:], strict=False)]
+    steps = [b.wall_time - a.wall_time for a, b in pairwise(points)]
     saving = [point.value for point in events.Scalars("perf/checkpoint_seconds")]
     return weights(directory), statistics.median(steps), statistics.median(saving)
 
@@ -279,8 +280,8 @@ def main() -> None:
             calm[stage], step, saving = calm_run(world, root / f"calm-{stage}", stage)
             costs[stage] = saving / (DEFAULT_INTERVAL * step + saving)
             print(
-                f"ZeRO-{stage}: a step {step:.3f} s, a checkpoint {saving:.3f} s: {costs[stage]:.2%}"
-                f" of a run that writes one every {DEFAULT_INTERVAL} steps",
+                f"ZeRO-{stage}: a step {step:.3f} s, a checkpoint {saving:.3f} s: "
+                f"{costs[stage]:.2%} of a run that writes one every {DEFAULT_INTERVAL} steps",
                 flush=True,
             )
         start = time.monotonic()
@@ -290,8 +291,8 @@ def main() -> None:
     lost = [fault for fault in faults if not fault.survived]
     most = max(fault.steps_lost for fault in faults)
     print(
-        f"{len(faults)} faults in {minutes:.0f} minutes, {len(faults) - len(lost)} survived; at most"
-        f" {most} steps lost, with a checkpoint every {EVERY} (torn: every {2 * EVERY})"
+        f"{len(faults)} faults in {minutes:.0f} minutes, {len(faults) - len(lost)} survived; at "
+        f"most {most} steps lost, with a checkpoint every {EVERY} (torn: every {2 * EVERY})"
     )
     if options.json:
         figures = {"faults": [asdict(fault) for fault in faults], "checkpoint_share": costs}

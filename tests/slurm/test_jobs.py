@@ -36,7 +36,7 @@ class Job:
     def text(self) -> str:
         return self.log.read_text(errors="replace") if self.log.exists() else ""
 
-    def wait_until(self, condition, what: str, seconds: float = 400) -> None:
+    def wait_until(self, condition, what: str, seconds: float = 900) -> None:
         deadline = time.monotonic() + seconds
         while not condition():
             assert time.monotonic() < deadline, f"{what}: {self.state()}\n{self.text()[-5000:]}"

@@ -68,7 +68,7 @@ class Run:
         )
 
     def end(self, process: subprocess.Popen[str]) -> int:
-        self.output, _ = process.communicate(timeout=400)
+        self.output, _ = process.communicate(timeout=600)
         return process.returncode
 
     def finish(self, *overrides: str, **options) -> None:
@@ -76,7 +76,7 @@ class Run:
 
     def wait_for(self, what: str, process: subprocess.Popen[str]) -> None:
         """Until rank 0 says that it is at `what`."""
-        where, deadline = self.watched / "where", time.monotonic() + 400
+        where, deadline = self.watched / "where", time.monotonic() + 600
         while not (where.exists() and where.read_text() == what):
             assert process.poll() is None, process.communicate()[0][-5000:]
             assert time.monotonic() < deadline, what
@@ -114,7 +114,7 @@ def random_step() -> str:
 
 
 def wait_until_gone(*pids: int) -> None:
-    deadline = time.monotonic() + 200
+    deadline = time.monotonic() + 600
     while any(Path(f"/proc/{pid}").exists() for pid in pids):
         assert time.monotonic() < deadline, "a rank without a launcher goes on"
         time.sleep(0.05)
@@ -136,7 +136,7 @@ def test_zero2_survives_a_killed_rank_a_killed_launcher_and_a_signal(calm2, tiny
     first = run.pid(1)
     os.kill(first, signal.SIGKILL)
     # The launcher is killed while the second life writes a checkpoint.
-    deadline = time.monotonic() + 400
+    deadline = time.monotonic() + 600
     while run.pid(1) == first:
         assert time.monotonic() < deadline, "no restart within the job"
         time.sleep(0.05)
