@@ -186,7 +186,7 @@ checkpoint: {{every_steps: 3}}
 launch:
   student_deepspeed: {ROOT / "launch/deepspeed/student_zero2.json"}
   teacher_deepspeed: {ROOT / "launch/deepspeed/teacher_zero3.json"}
-  timeout_seconds: 60
+  timeout_seconds: 300
 """
     )
     return world

@@ -228,8 +228,8 @@ TRAIN_CASES: dict[str, tuple[Callable[..., Arguments], str]] = {
         "checkpoint.keep_last: 0",
     ),
     "watchdog later than the timeout": (
-        lambda w, t: train_with(w, "launch.hang_seconds=60"),
-        "less than launch.timeout_seconds (60)",
+        lambda w, t: train_with(w, "launch.hang_seconds=300"),
+        "less than launch.timeout_seconds (300)",
     ),
     "every loss off": (
         lambda w, t: train_with(
