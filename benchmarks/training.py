@@ -1,0 +1,198 @@
+"""A distillation step against sentence-transformers' multilingual MSE and PyLate's distillation.
+
+The same backbone, sentence pairs, batch, length, cores and trained parameters; each contender in
+its own process and environment. Name the peers' interpreters in SENTENCE_TRANSFORMERS_PYTHON and
+PYLATE_PYTHON (`make test-roundtrips` makes them); a peer without one is left out.
+
+    python benchmarks/training.py [--quick] [--model DIRECTORY] [--json FILE]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import statistics
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import torch
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
+from transformers import AutoTokenizer, BertConfig, BertModel, PreTrainedTokenizerFast
+
+from distill.encoders.directory import load_encoder, save_encoder
+from distill.encoders.settings import TextSettings
+
+PEERS = {
+    "sentence_transformers": ("SENTENCE_TRANSFORMERS_PYTHON", "multilingual MSE"),
+    "pylate": ("PYLATE_PYTHON", "knowledge distillation, 2 documents a query"),
+}
+#: With the teacher's cache at least this ratio of pairs per second, without it at least the other.
+WANTED = {True: 1.5, False: 1.0}
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def write_backbone(directory: Path, hidden: int, layers: int, words: int) -> None:
+    """A BERT with random weights over a vocabulary of made-up words."""
+    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "query", "document"]
+    names = special + [f"w{number}" for number in range(words)]
+    tokenizer = Tokenizer(
+        models.WordLevel({name: i for i, name in enumerate(names)}, unk_token="[UNK]")
+    )
+    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
+    )
+    PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        pad_token="[PAD]",
+        unk_token="[UNK]",
+        cls_token="[CLS]",
+        sep_token="[SEP]",
+        mask_token="[MASK]",
+        model_max_length=512,
+    ).save_pretrained(directory)
+    torch.manual_seed(0)
+    config = BertConfig(
+        vocab_size=len(names),
+        hidden_size=hidden,
+        num_hidden_layers=layers,
+        num_attention_heads=max(1, hidden // 32),
+        intermediate_size=4 * hidden,
+    )
+    BertModel(config).save_pretrained(directory)
+
+
+def make_pairs(backbone: Path, num_pairs: int, length: int) -> list[tuple[str, str]]:
+    """Sentences of words that are one token each, as many as fit: no contender gets less text."""
+    tokenizer = AutoTokenizer.from_pretrained(backbone)
+    words = []
+    for token, number in sorted(tokenizer.get_vocab().items(), key=lambda item: item[1]):
+        word = token.lstrip("▁")
+        if word.isalnum() and tokenizer(word, add_special_tokens=False)["input_ids"] == [number]:
+            words.append(word)
+        if len(words) == 5000:
+            break
+    draw = random.Random(0)
+    room = length - 3  # First and last special token, and a marker.
+    return [
+        (" ".join(draw.choices(words, k=room)), " ".join(draw.choices(words, k=room)))
+        for _ in range(num_pairs)
+    ]
+
+
+def prepare(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
+    """Backbone, late-interaction teacher and pairs; the task for every contender."""
+    backbone = options.model or folder / "backbone"
+    if options.model is None:
+        size = (64, 2, 500) if options.quick else (384, 6, 30_000)
+        write_backbone(backbone, *size)
+    settings = TextSettings(
+        query_length=options.length, document_length=options.length, skiplist_words=()
+    )
+    teacher, text = load_encoder(str(backbone), settings=settings)
+    save_encoder(folder / "teacher", teacher, text)
+    return {
+        "backbone": str(backbone),
+        "teacher": str(folder / "teacher"),
+        "pairs": make_pairs(backbone, 4 * options.batch, options.length),
+        "batch": options.batch,
+        "length": options.length,
+        "steps": options.steps,
+        "threads": options.threads,
+    }
+
+
+def run(name: str, interpreter: str, task: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """Median pairs per second and memory of one contender."""
+    (folder / "task.json").write_text(json.dumps(task))
+    environment = {**os.environ, "OMP_NUM_THREADS": str(task["threads"]), "HF_HUB_OFFLINE": "1"}
+    environment.pop("PYTHONPATH", None)
+    if name == "ours":
+        environment["PYTHONPATH"] = str(ROOT)
+    program = Path(__file__).with_name("training_steps.py")
+    subprocess.run(
+        [interpreter, program, name, folder / "task.json", folder / "answer.json"],
+        check=True,
+        env=environment,
+        stdout=subprocess.DEVNULL,
+        stderr=None if os.environ.get("BENCHMARK_VERBOSE") else subprocess.DEVNULL,
+    )
+    answer = json.loads((folder / "answer.json").read_text())
+    return {
+        "pairs_per_second": task["batch"] / statistics.median(answer["seconds"]),
+        "pairs_per_processor_second": task["batch"]
+        / statistics.median(answer["processor_seconds"]),
+        "memory_mib": answer["memory_mib"],
+    }
+
+
+def measure(options: argparse.Namespace) -> list[dict[str, Any]]:
+    """A row per contender, with and without the teacher's side done beforehand."""
+    interpreters = {"ours": sys.executable}
+    for name, (variable, _) in PEERS.items():
+        if os.environ.get(variable):
+            interpreters[name] = os.environ[variable]
+        else:
+            print(f"{name} is left out: {variable} is not set", file=sys.stderr)
+    rows = []
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        task = prepare(folder, options)
+        for cached in (True, False):
+            found = {
+                contender: run(contender, interpreter, {**task, "cached": cached}, folder)
+                for contender, interpreter in interpreters.items()
+            }
+            for contender, figures in found.items():
+                ratio = (
+                    found["ours"]["pairs_per_processor_second"]
+                    / figures["pairs_per_processor_second"]
+                )
+                rows.append(
+                    {
+                        "teacher": "cached" if cached else "encodes",
+                        "contender": contender,
+                        **figures,
+                        "ours_relative": ratio,
+                        "wanted": None if contender == "ours" else WANTED[cached],
+                    }
+                )
+    return rows
+
+
+def main() -> None:
+    """Print the table; write the rows where asked."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="a tiny model and few steps")
+    parser.add_argument("--model", type=Path, help="a backbone's directory; a random BERT if none")
+    parser.add_argument("--batch", type=int, default=32)
+    parser.add_argument("--length", type=int, default=32)
+    parser.add_argument("--steps", type=int, help="steps that are measured")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--json", type=Path, help="file for the rows")
+    options = parser.parse_args()
+    options.steps = options.steps or (5 if options.quick else 20)
+    rows = measure(options)
+    print(f"batch {options.batch}, {options.length} tokens, {options.threads} threads")
+    print(
+        "teacher  contender              pairs/s  pairs/s of processor  step MiB  ours/it  wanted"
+    )
+    for row in rows:
+        memory = f"{row['memory_mib']:8.0f}" if row["memory_mib"] is not None else "       ?"
+        wanted = f">= {row['wanted']}" if row["wanted"] else ""
+        print(
+            f"{row['teacher']:8} {row['contender']:21} {row['pairs_per_second']:8.1f}"
+            f" {row['pairs_per_processor_second']:21.1f}  {memory}"
+            f"  {row['ours_relative']:7.2f}  {wanted}"
+        )
+    if options.json:
+        options.json.write_text(json.dumps(rows, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
