@@ -133,6 +133,7 @@ def make_plan(
     pairs = recipe.data.micro_batch
     layers = student.layers - recipe.student.freeze_layers
     per_token = student.hidden * _ACTIVATIONS_PER_H
+    kept: float
     if recipe.student.gradient_checkpointing:
         # One layer's at a time, and each layer's input.
         kept = per_token + student.hidden * layers

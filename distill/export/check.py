@@ -19,8 +19,8 @@ SAMPLE_TEXTS = (
     "Mji mkuu wa Kenya ni upi?",
     "केन्याची राजधानी कोणती आहे?",
     "",
-    "The river (the longest, some say) runs north; boats follow it. " * 12,
 )
+_LONG = "The river (the longest, some say) runs north; boats follow it. "
 #: What Stanford's readers look at; without the rest they see a checkpoint of their own.
 _STANFORD_FILES = ("config.json", "model.safetensors", "tokenizer*", "artifact.metadata")
 
@@ -33,10 +33,12 @@ class ExportCheckError(RuntimeError):
 
 
 def encode_both(
-    encoder: LateInteractionEncoder, text: TextEncoder, texts: tuple[str, ...] = SAMPLE_TEXTS
+    encoder: LateInteractionEncoder, text: TextEncoder
 ) -> tuple[list[Tensor], list[Tensor]]:
-    """(N, D) vectors of each text's scoring tokens as a query, and as a document."""
+    """(N, D) vectors of each sample's scoring tokens as a query, and as a document."""
     encoder.eval()
+    # Long enough to be cut, unless the backbone's positions end first.
+    texts = (*SAMPLE_TEXTS, _LONG * min(12, max(1, _positions(encoder) // 24)))
     both = []
     for tokens in (text.queries(texts), text.documents(texts)):
         with torch.no_grad():
@@ -56,7 +58,13 @@ def check_directory(output: Path, encoder: LateInteractionEncoder, text: TextEnc
     """
     expected = encode_both(encoder, text)
     _require_equal(expected, encode_both(*load_encoder(str(output))), "as written", _SIDES)
-    lines = [f"read back: {len(SAMPLE_TEXTS)} queries and documents, embeddings identical"]
+    lines = [f"read back: {len(expected[0])} queries and documents, embeddings identical"]
+    longest = max(text.settings.query_length, text.settings.document_length)
+    if longest > _positions(encoder):
+        lines.append(
+            f"texts of {longest} tokens are allowed, but the backbone has {_positions(encoder)} "
+            "positions: shorten what you encode"
+        )
     with tempfile.TemporaryDirectory() as folder:
         for pattern in _STANFORD_FILES:
             for path in output.glob(pattern):
@@ -82,6 +90,12 @@ def check_directory(output: Path, encoder: LateInteractionEncoder, text: TextEnc
         how = limits[side] or "have identical embeddings"
         lines.append(f"read back as a Stanford checkpoint: {_PLURAL[side]} {how}")
     return lines
+
+
+def _positions(encoder: LateInteractionEncoder) -> int:
+    """Tokens that the backbone has positions for; a large number where it counts none."""
+    config = encoder.backbone.config
+    return int(getattr(config, "max_position_embeddings", 0) or 1 << 20)
 
 
 def _require_equal(
