@@ -29,7 +29,6 @@ from distill.checkpoint import (
     checkpoints_in,
     load_checkpoint,
     read_state,
-    save_checkpoint,
 )
 from distill.checks import check_inputs
 from distill.config import Recipe
@@ -48,6 +47,7 @@ from distill.pair_encoding import PairEncoder
 from distill.plan_pictures import PlanPictures
 from distill.process import prepare_process
 from distill.run_evaluation import RunEvaluation
+from distill.saving import Saver
 from distill.stream.bitext import BitextStream
 from distill.survival.divergence import NonFiniteCount
 from distill.survival.memory import advice_on_out_of_memory
@@ -151,23 +151,12 @@ def run(recipe: Recipe) -> bool:
         recipe, engines, (student_text, teacher_text), teacher_hash, accelerator.device, state
     )
 
-    seconds_saving = 0.0
-
-    def save(state: TrainState) -> None:
-        nonlocal seconds_saving
-        watchdog.stage("writing a checkpoint")
+    def collect(state: TrainState) -> None:
         state.best = evaluation.best.state_dict()
         if labelled is not None:
             state.labelled = labelled.order.state_dict()
         if negatives is not None:
             state.negatives = negatives.state_dict()
-        before = time.monotonic()
-        save_checkpoint(directory / "checkpoints", accelerator, state, recipe.checkpoint.keep_last)
-        seconds = time.monotonic() - before
-        seconds_saving += seconds
-        share = seconds_saving / (time.monotonic() - start)
-        figures = {"perf/checkpoint_seconds": seconds, "perf/checkpoint_share": share}
-        curves.scalars(figures, state.step)
 
     training = Training(
         recipe=recipe,
@@ -179,7 +168,15 @@ def run(recipe: Recipe) -> bool:
         curves=curves,
         state=state,
         evaluate=evaluation.during,
-        save=save,
+        save=Saver(
+            directory,
+            accelerator,
+            recipe.checkpoint.keep_last,
+            start,
+            curves,
+            watchdog,
+            collect,
+        ),
         stop=stop,
         failures=NonFiniteCount(directory, collectives.rank()),
         watchdog=watchdog,

@@ -44,6 +44,8 @@ class Heartbeat:
 class Watchdog:
     """Ends this process when a stage takes too long, with a line that says who hangs where.
 
+    Watches from the first stage on: what comes before takes as long as it takes.
+
     Args:
         directory: of the heartbeats, seen by all ranks.
         rank: this process.
@@ -79,7 +81,7 @@ class Watchdog:
         late_since: float | None = None
         while not self._ended.wait(self._interval):
             mine = self._write()
-            if mine.seconds < self._limit:
+            if mine.number == 0 or mine.seconds < self._limit:
                 late_since = None
                 continue
             slowest = find_slowest(self._read(), mine, _MISSED * self._interval)

@@ -1,0 +1,64 @@
+"""What a run does when it writes a checkpoint: collect the state, write it, tell what it cost."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from accelerate import Accelerator
+
+from distill import collectives
+from distill.checkpoint import TrainState, save_checkpoint
+from distill.monitoring import Curves
+from distill.survival.ownership import Ownership
+from distill.survival.watchdog import Watchdog
+
+
+class Saver:
+    """Writes a run's checkpoints. Collective, from the constructor on.
+
+    Args:
+        directory: the run's.
+        accelerator: holds engines and optimizer.
+        keep_last: number of checkpoints kept.
+        start: `time.monotonic` at the start of this process.
+        collect: puts what is not in the engines into the state.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        accelerator: Accelerator,
+        keep_last: int,
+        start: float,
+        curves: Curves,
+        watchdog: Watchdog,
+        collect: Callable[[TrainState], None],
+    ) -> None:
+        self._directory, self._accelerator, self._keep_last = directory, accelerator, keep_last
+        self._start, self._curves, self._watchdog = start, curves, watchdog
+        self._collect = collect
+        self._seconds = 0.0
+        self._owner = Ownership(directory) if collectives.rank() == 0 else None
+
+    def __call__(self, state: TrainState) -> None:
+        """Write a checkpoint of `state`; ``perf/checkpoint_share`` is that of the run's time.
+
+        Raises:
+            InputError: it cannot be written, or another launch has taken the run over; may be
+                raised on one rank alone, whose launcher then ends the others.
+        """
+        self._watchdog.stage("writing a checkpoint")
+        before = time.monotonic()
+        if self._owner is not None:
+            self._owner.require()
+        self._collect(state)
+        save_checkpoint(self._directory / "checkpoints", self._accelerator, state, self._keep_last)
+        after = time.monotonic()
+        self._seconds += after - before
+        figures = {
+            "perf/checkpoint_seconds": after - before,
+            "perf/checkpoint_share": self._seconds / (after - self._start),
+        }
+        self._curves.scalars(figures, state.step)
