@@ -107,6 +107,17 @@ def test_epochs_differ_in_which_samples_are_english():
     assert len(set(epochs)) > 1
 
 
+def test_each_epoch_and_seed_switches_other_words(lexicons):
+    text = " ".join(["neno"] * 12)
+
+    def read(seed: int, epoch: int, position: int) -> str:
+        changes = augmentation(lexicons, share=0.5, seed=seed)
+        return changes.read("sw-en", False, (text, "word"), epoch, position).text
+
+    assert read(0, 0, 7) == read(0, 0, 7)
+    assert len({read(0, 0, 7), read(1, 0, 7), read(0, 1, 7), read(0, 0, 8)}) == 4
+
+
 def test_only_what_the_student_reads_changes(make_shards, open_stream, lexicons):
     root = make_shards(PAIRS)
     plain = list(open_stream(root, micro_batch=8))
