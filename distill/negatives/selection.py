@@ -49,7 +49,7 @@ def choose(
     """
     order = np.lexsort((candidates, -scores))
     ranked = order[~paraphrases[order]][settings.skip_top :]
-    kept = ranked[closeness[ranked] <= settings.max_score_ratio]
+    kept = ranked[closeness[ranked] <= settings.score_limit]
     return kept[: settings.num_per_pair]
 
 

@@ -112,7 +112,7 @@ def brute_force(sentences, queries, documents, searched, number, settings):
     by_teacher = scores(english[0][mask[0]])
     ranked = [n for n in by_miner.argsort(descending=True).tolist() if n != number]
     ranked = ranked[settings.skip_top :]
-    limit = settings.max_score_ratio * by_teacher[number]
+    limit = settings.score_limit * by_teacher[number]
     return [n for n in ranked if by_teacher[n] <= limit][: settings.num_per_pair], by_miner
 
 

@@ -7,6 +7,7 @@ import pytest
 from distill.config import Recipe
 from distill.config_file import load_settings
 from distill.errors import InputError
+from distill.negatives.settings import NegativeSettings
 
 #: Settings → what the refusal says.
 NEGATIVES = {
@@ -34,3 +35,9 @@ def test_negatives_need_a_loss_that_ranks(tiny_world):
     with pytest.raises(InputError, match=r"set objectives\.contrastive\.weight"):
         load_settings(Recipe, tiny_world.recipe, overrides)
     assert load_settings(Recipe, tiny_world.recipe, overrides[:1]).negatives.kind == "static"
+
+
+def test_the_limit_on_scores_follows_the_retriever():
+    assert NegativeSettings(kind="static").score_limit == 0.7
+    assert NegativeSettings(kind="dynamic").score_limit == 0.85
+    assert NegativeSettings(kind="dynamic", max_score_ratio=0.5).score_limit == 0.5
