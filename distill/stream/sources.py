@@ -1,9 +1,9 @@
 """Opens shards wherever they are, and keeps local copies of those that are not files here.
 
-A place is a local path, ``http(s)://``, ``pipe:COMMAND`` (its output), or any URL for which
-fsspec or WebDataset has an opener (``s3://``, ``gs://``, ``hdfs://`` …). Random access needs a
-file, so a shard that is elsewhere or compressed is copied into a cache on first use: once per
-machine, whichever rank or worker comes first, verified, and under its name only when whole.
+A place is a local path, ``http(s)://``, ``pipe:COMMAND`` (its output; no shell), or any URL for
+which fsspec or WebDataset has an opener (``s3://``, ``gs://``, ``hdfs://`` …). Random access
+needs a file, so a shard that is elsewhere or compressed is copied into a cache on first use: once
+per machine, whichever rank or worker comes first, verified, and under its name only when whole.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import hashlib
 import http.client
 import os
 import re
+import shlex
 import subprocess
 import time
 import urllib.error
@@ -79,9 +80,9 @@ def open_place(place: str, timeout_seconds: float) -> Iterator[IO[bytes]]:
 
 @contextmanager
 def _open_pipe(command: str) -> Iterator[IO[bytes]]:
-    with subprocess.Popen(
-        command, shell=True, stdout=subprocess.PIPE, stdin=subprocess.DEVNULL
-    ) as process:
+    # No shell: a recipe's value is words of one command. Who wants a shell names it in the command.
+    words = shlex.split(command)
+    with subprocess.Popen(words, stdout=subprocess.PIPE, stdin=subprocess.DEVNULL) as process:
         assert process.stdout is not None
         yield process.stdout
         process.stdout.read()

@@ -272,7 +272,7 @@ def test_retries_back_off_and_give_up(tmp_path, monkeypatch):
     monkeypatch.setattr("time.sleep", pauses.append)
     cache = ShardCache(tmp_path, attempts=4, backoff_seconds=0.5)
     with pytest.raises(OSError, match="exit status 3"):
-        cache.local_path("pipe:exit 3")
+        cache.local_path("pipe:bash -c 'exit 3'")
     assert pauses == [0.5, 1.0, 2.0]
     with pytest.raises(CorruptSourceError, match="checksum differs"):
         cache.local_path("pipe:echo x", sha256="0" * 64)
@@ -303,7 +303,14 @@ def test_cache_keeps_within_its_limit(tmp_path):
 
 
 def copy_in_process(folder: str, place: str, counter: str) -> None:
-    ShardCache(Path(folder)).local_path(f"pipe:echo x >> {counter}; {place}")
+    ShardCache(Path(folder)).local_path(f"pipe:bash -c 'echo x >> {counter}; {place}'")
+
+
+def test_a_command_from_a_recipe_meets_no_shell(tmp_path):
+    cache = ShardCache(tmp_path / "cache", attempts=1)
+    copy = cache.local_path(f"pipe:echo x > {tmp_path}/y; touch {tmp_path}/z `touch {tmp_path}/w`")
+    assert copy.read_text().startswith(f"x > {tmp_path}/y; touch")
+    assert [path.name for path in tmp_path.iterdir()] == ["cache"]
 
 
 def test_processes_share_one_copy(tmp_path):
