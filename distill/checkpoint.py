@@ -9,13 +9,13 @@ hash.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
-import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -28,77 +28,47 @@ from distill.errors import InputError
 from distill.survival.durable import point, sync_path, sync_tree
 from distill.survival.loading import weights_only_loading
 from distill.survival.universal import convert
+from distill.train_state import STATE_FILE, TrainState, checkpoints_in, is_whole, read_state
 
-_STATE = "state.json"
-_STEP = re.compile(r"step-(\d+)")
 # Weights and AdamW's two moments in 32 bits, beside weights that may be stored once more.
 _BYTES_OF_TRAINABLE, _BYTES_OF_FROZEN = 16, 4
 
 
-@dataclass
-class TrainState:
-    """What, with the engines' own state, determines the rest of a run.
-
-    Attributes:
-        step: optimizer steps done.
-        stream: position of the sample plan, `BitextStream.state_dict`.
-        num_pairs_seen: sentence pairs trained on, over all ranks.
-        num_skipped_steps: steps left out for a loss or gradient that was not finite.
-        teacher_hash: identity of the frozen teacher.
-        world_size: ranks that wrote the state.
-        engine: what the weights are in, such as ``zero2`` or ``ddp``; empty in older states.
-        best: which evaluation was best so far, `BestStep.state_dict`.
-        evaluation_due: the evaluation after this step was not finished.
-        negatives: those found for the pairs that come next, `HardNegatives.state_dict`.
-        labelled: position among labelled examples, `LabelledOrder.state_dict`.
-    """
-
-    step: int = 0
-    stream: dict[str, Any] = field(default_factory=dict)
-    num_pairs_seen: int = 0
-    num_skipped_steps: int = 0
-    teacher_hash: str = ""
-    world_size: int = 1
-    engine: str = ""
-    best: dict[str, Any] = field(default_factory=dict)
-    evaluation_due: bool = False
-    negatives: dict[str, Any] = field(default_factory=dict)
-    labelled: dict[str, Any] = field(default_factory=dict)
-
-
-def checkpoints_in(directory: Path) -> list[Path]:
-    """Whole checkpoints, oldest first; what was cut off or lost a file is passed over."""
-    found = []
-    for path in directory.glob("step-*"):
-        match = _STEP.fullmatch(path.name)
-        if match and _is_whole(path):
-            found.append((int(match[1]), path))
-    return [path for _, path in sorted(found)]
-
-
-def _is_whole(path: Path) -> bool:
-    try:
-        sizes = json.loads((path / _STATE).read_text(encoding="utf-8")).get("files", {})
-        return all((path / name).stat().st_size == size for name, size in sizes.items())
-    except (OSError, json.JSONDecodeError):
-        return False
-
-
 def save_checkpoint(
     directory: Path, accelerator: Accelerator, state: TrainState, keep_last: int
-) -> Path:
+) -> None:
     """Write ``step-<n>`` and drop all but the newest `keep_last` and the best. Collective.
 
     Raises:
+        InputError: see `write_checkpoint`.
+    """
+    complete = write_checkpoint(directory, accelerator, state, keep_last)
+    if complete is not None:
+        complete()
+    collectives.barrier()
+
+
+def write_checkpoint(
+    directory: Path, accelerator: Accelerator, state: TrainState, keep_last: int
+) -> Callable[[], None] | None:
+    """Write all of ``step-<n>``, beside its place. Collective.
+
+    Returns:
+        On rank 0 what makes it a checkpoint: it waits for the disk, puts it in place and drops old
+        ones. Needs no other rank and nothing of the training, which may go on meanwhile. None
+        elsewhere, and where the checkpoint is there already.
+
+    Raises:
         InputError: the disk is full or cannot be written to; earlier checkpoints are kept. May be
-            raised on one rank alone, whose launcher then ends the others.
+            raised on one rank alone, whose launcher then ends the others. What is returned, too.
     """
     target = directory / f"step-{state.step}"
     partial = directory / f".step-{state.step}.partial"
-    if collectives.broadcast_object(_is_whole(target)):
-        return target  # The same step of the same run is the same state.
-    _check_space(directory, accelerator)
-    try:
+    if collectives.broadcast_object(is_whole(target)):
+        return None  # The same step of the same run is the same state.
+    needed = _estimated_bytes(accelerator)
+    _check_space(directory, needed)
+    with _disk_errors(partial, needed):
         if collectives.rank() == 0:
             shutil.rmtree(partial, ignore_errors=True)
             shutil.rmtree(target, ignore_errors=True)
@@ -108,12 +78,25 @@ def save_checkpoint(
         frozen = {"exclude_frozen_parameters": True} if _is_deepspeed(accelerator) else {}
         with _without_wrappers(accelerator):
             accelerator.save_state(str(partial), **frozen)
-        collectives.barrier()
-        if collectives.rank() == 0:
-            _complete(partial, target, state)
-            _point_and_prune(directory, state, keep_last)
+    collectives.barrier()
+    if collectives.rank() != 0:
+        return None
+    values, is_best = asdict(state), state.best.get("best_step") == state.step
+
+    def complete() -> None:
+        with _disk_errors(partial, needed):
+            _complete(partial, target, values)
+            _point_and_prune(directory, target.name, is_best, keep_last)
+
+    return complete
+
+
+@contextmanager
+def _disk_errors(partial: Path, needed: int) -> Iterator[None]:
+    try:
+        yield
     except (OSError, RuntimeError, SafetensorError) as error:
-        full = shutil.disk_usage(directory).free < _estimated_bytes(accelerator)
+        full = shutil.disk_usage(partial.parent).free < needed
         if isinstance(error, RuntimeError) and not full:
             raise
         shutil.rmtree(partial, ignore_errors=True)
@@ -122,11 +105,9 @@ def save_checkpoint(
             "a checkpoint that can be written",
             "free space, lower checkpoint.keep_last, or move `runs`; earlier checkpoints are kept",
         ) from error
-    collectives.barrier()
-    return target
 
 
-def _complete(partial: Path, target: Path, state: TrainState) -> None:
+def _complete(partial: Path, target: Path, values: dict[str, Any]) -> None:
     """Mark as whole and put in place; after a crash at any point it is whole or not there."""
     config = target.parent.parent / "config.yaml"
     if config.is_file():
@@ -136,19 +117,19 @@ def _complete(partial: Path, target: Path, state: TrainState) -> None:
         for path in sorted(partial.rglob("*"))
         if path.is_file()
     }
-    text = json.dumps({**asdict(state), "files": sizes}, indent=2)
+    text = json.dumps({**values, "files": sizes}, indent=2)
     sync_tree(partial)
-    (partial / _STATE).write_text(text + "\n", encoding="utf-8")
-    sync_path(partial / _STATE)
+    (partial / STATE_FILE).write_text(text + "\n", encoding="utf-8")
+    sync_path(partial / STATE_FILE)
     sync_path(partial)
     os.replace(partial, target)
     sync_path(target.parent)
 
 
-def _point_and_prune(directory: Path, state: TrainState, keep_last: int) -> None:
-    point(directory / "latest", f"step-{state.step}")
-    if state.best.get("best_step") == state.step:
-        point(directory / "best", f"step-{state.step}")
+def _point_and_prune(directory: Path, newest: str, is_best: bool, keep_last: int) -> None:
+    point(directory / "latest", newest)
+    if is_best:
+        point(directory / "best", newest)
     kept = {path.name for path in checkpoints_in(directory)[-keep_last:]}
     best = directory / "best"
     if best.is_symlink():
@@ -224,22 +205,6 @@ def _load_for_another_world(path: Path, accelerator: Accelerator, options: dict[
         shutil.rmtree(source)
 
 
-def read_state(path: Path) -> TrainState:
-    """Read a checkpoint's counters.
-
-    Raises:
-        InputError: the file is no state of this program.
-    """
-    try:
-        values = json.loads((path / _STATE).read_text(encoding="utf-8"))
-        values.pop("files", None)
-        return TrainState(**values)
-    except (OSError, json.JSONDecodeError, TypeError, AttributeError) as error:
-        raise InputError(
-            f"{path / _STATE}: {error}", "the state of a whole checkpoint", "remove this checkpoint"
-        ) from error
-
-
 def _is_deepspeed(accelerator: Accelerator) -> bool:
     return accelerator.distributed_type.value == "DEEPSPEED"
 
@@ -271,8 +236,8 @@ def _estimated_bytes(accelerator: Accelerator) -> int:
     return total if _is_deepspeed(accelerator) else total + frozen * _BYTES_OF_FROZEN
 
 
-def _check_space(directory: Path, accelerator: Accelerator) -> None:
-    needed, free = _estimated_bytes(accelerator), 0
+def _check_space(directory: Path, needed: int) -> None:
+    free = 0
     if collectives.rank() == 0:
         directory.mkdir(parents=True, exist_ok=True)
         free = shutil.disk_usage(directory).free
@@ -287,8 +252,6 @@ def _check_space(directory: Path, accelerator: Accelerator) -> None:
 
 def weights_hash(state: dict[str, torch.Tensor]) -> str:
     """SHA-256 over a full state dict: equal hashes are bit-equal weights."""
-    import hashlib
-
     digest = hashlib.sha256()
     for name in sorted(state):
         tensor = state[name].detach().cpu().contiguous()

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 from accelerate import Accelerator
 
 from distill import collectives
-from distill.checkpoint import TrainState, save_checkpoint
+from distill.checkpoint import TrainState, write_checkpoint
 from distill.monitoring import Curves
 from distill.survival.ownership import Ownership
 from distill.survival.watchdog import Watchdog
@@ -17,6 +18,9 @@ from distill.survival.watchdog import Watchdog
 
 class Saver:
     """Writes a run's checkpoints. Collective, from the constructor on.
+
+    Files are written before the training goes on; the wait for the disk and the move that makes
+    them a checkpoint are a thread's. A run that dies meanwhile goes on from the checkpoint before.
 
     Args:
         directory: the run's.
@@ -41,6 +45,8 @@ class Saver:
         self._collect = collect
         self._seconds = 0.0
         self._owner = Ownership(directory) if collectives.rank() == 0 else None
+        self._thread = ThreadPoolExecutor(1, "checkpoint")
+        self._pending: Future[None] | None = None
 
     def __call__(self, state: TrainState) -> None:
         """Write a checkpoint of `state`; ``perf/checkpoint_share`` is that of the run's time.
@@ -51,10 +57,15 @@ class Saver:
         """
         self._watchdog.stage("writing a checkpoint")
         before = time.monotonic()
+        self.wait()
         if self._owner is not None:
             self._owner.require()
         self._collect(state)
-        save_checkpoint(self._directory / "checkpoints", self._accelerator, state, self._keep_last)
+        complete = write_checkpoint(
+            self._directory / "checkpoints", self._accelerator, state, self._keep_last
+        )
+        if complete is not None:
+            self._pending = self._thread.submit(complete)
         after = time.monotonic()
         self._seconds += after - before
         figures = {
@@ -62,3 +73,13 @@ class Saver:
             "perf/checkpoint_share": self._seconds / (after - self._start),
         }
         self._curves.scalars(figures, state.step)
+
+    def wait(self) -> None:
+        """Until the last checkpoint is one. Not collective; call before the process ends.
+
+        Raises:
+            InputError: it could not be written.
+        """
+        if self._pending is not None:
+            pending, self._pending = self._pending, None
+            pending.result()

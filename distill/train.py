@@ -158,6 +158,9 @@ def run(recipe: Recipe) -> bool:
         if negatives is not None:
             state.negatives = negatives.state_dict()
 
+    save = Saver(
+        directory, accelerator, recipe.checkpoint.keep_last, start, curves, watchdog, collect
+    )
     training = Training(
         recipe=recipe,
         accelerator=accelerator,
@@ -168,15 +171,7 @@ def run(recipe: Recipe) -> bool:
         curves=curves,
         state=state,
         evaluate=evaluation.during,
-        save=Saver(
-            directory,
-            accelerator,
-            recipe.checkpoint.keep_last,
-            start,
-            curves,
-            watchdog,
-            collect,
-        ),
+        save=save,
         stop=stop,
         failures=NonFiniteCount(directory, collectives.rank()),
         watchdog=watchdog,
@@ -203,6 +198,7 @@ def run(recipe: Recipe) -> bool:
     except EvaluationStoppedError:
         return False
     finally:
+        save.wait()
         watchdog.close()
         curves.close()
     if main:

@@ -88,7 +88,13 @@ ALLOWED = {
     "distill.tokens": set(),
     "distill.monitoring": {"distill.collectives"},
     "distill.survival": {"distill.collectives", "distill.errors"},
-    "distill.checkpoint": {"distill.collectives", "distill.errors", "distill.survival"},
+    "distill.checkpoint": {
+        "distill.collectives",
+        "distill.errors",
+        "distill.survival",
+        "distill.train_state",
+    },
+    "distill.train_state": {"distill.errors"},
     "distill.zero": {
         "distill.survival.divergence",
         "distill.collectives",

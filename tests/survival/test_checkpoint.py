@@ -44,7 +44,9 @@ def state_of(step: int, **values) -> TrainState:
 
 
 def save(directory: Path, accelerator: Accelerator, *steps: int, keep_last: int = 9) -> list[Path]:
-    return [save_checkpoint(directory, accelerator, state_of(step), keep_last) for step in steps]
+    for step in steps:
+        save_checkpoint(directory, accelerator, state_of(step), keep_last)
+    return [directory / f"step-{step}" for step in steps]
 
 
 def names(directory: Path) -> list[str]:
