@@ -28,10 +28,15 @@ SECONDS = FAULTS.get("seconds", 0.25)
 def say(what: str) -> None:
     """Let the test know where this run is."""
     if RANK == 0:
-        beside = DIRECTORY / "where.new"
-        beside.write_text(what)
-        os.replace(beside, DIRECTORY / "where")
+        write("where", what)
     time.sleep(SECONDS)
+
+
+def write(name: str, text: str) -> None:
+    """A file that its readers never see half."""
+    beside = DIRECTORY / f"{name}.{RANK}.new"
+    beside.write_text(text)
+    os.replace(beside, DIRECTORY / name)
 
 
 encode, save_state = PairEncoder.__call__, Accelerator.save_state
@@ -66,7 +71,7 @@ def slow_evaluation(*args, **kwargs):
 
 
 if __name__ == "__main__":
-    (DIRECTORY / f"pid-{RANK}").write_text(str(os.getpid()))
+    write(f"pid-{RANK}", str(os.getpid()))
     PairEncoder.__call__ = slow_encode
     Accelerator.save_state = slow_save_state
     distill.run_evaluation.evaluate_systems = slow_evaluation
