@@ -24,11 +24,11 @@ test-fast: $(VENV)/installed-dev
 test-roundtrips: $(VENV)/installed-dev $(READERS)/installed
 	PYLATE_PYTHON=$(CURDIR)/$(READERS)/pylate/bin/python \
 	SENTENCE_TRANSFORMERS_PYTHON=$(CURDIR)/$(READERS)/sentence-transformers/bin/python \
-	$(BIN)/python -m pytest tests/export/test_round_trips.py $(PYTEST_FLAGS)
+	$(BIN)/python -m pytest tests/export/test_round_trips.py tests/search/test_plaid.py $(PYTEST_FLAGS)
 
 $(READERS)/installed:
 	$(PYTHON) -m venv $(READERS)/pylate
-	$(READERS)/pylate/bin/python -m pip install --quiet "pylate==1.6.0"
+	$(READERS)/pylate/bin/python -m pip install --quiet "pylate==1.6.0" pydantic pyyaml
 	$(PYTHON) -m venv $(READERS)/sentence-transformers
 	$(READERS)/sentence-transformers/bin/python -m pip install --quiet "sentence-transformers>=6.2,<7"
 	touch $@

@@ -19,6 +19,7 @@ from distill.checkpoint import TrainState
 from distill.config import Recipe
 from distill.config_file import load_settings, save_settings
 from distill.errors import EXIT_BAD_INPUT
+from distill.export.__main__ import main as export_main
 from distill.studies.__main__ import main as studies_main
 from distill.train import main as train_main
 from distill.train_teacher import main as train_teacher_main
@@ -85,6 +86,14 @@ def run_to_go_on_from(tiny_world, tmp_path, world_size: int, *overrides: str) ->
     return train_with(tiny_world, f"runs={tmp_path}", *overrides)
 
 
+def finished_run(tiny_world, tmp_path) -> Path:
+    """A run directory whose student is the tiny teacher."""
+    shutil.copytree(tiny_world.teacher, tmp_path / "run/student")
+    recipe = load_settings(Recipe, tiny_world.recipe)
+    save_settings(recipe, tmp_path / "run/config.yaml")
+    return tmp_path / "run"
+
+
 def broken_yaml(tiny_world, tmp_path) -> Arguments:
     return [str(small_file(tmp_path, b"name: [unclosed\n", "r.yaml"))]
 
@@ -119,6 +128,26 @@ TRAIN_CASES: dict[str, tuple[Callable[..., Arguments], str]] = {
     "teacher without projection": (
         lambda w, t: train_with(w, f"teacher={w.backbone}"),
         "train one with distill/train_teacher.py",
+    ),
+    "late interaction called bare": (
+        lambda w, t: train_with(w, "bare_teacher=true"),
+        "set bare_teacher=false",
+    ),
+    "projection of the teacher's own student": (
+        lambda w, t: train_with(w, "student.projection=shared"),
+        "remove student.projection",
+    ),
+    "layers that speed up downwards": (
+        lambda w, t: train_with(w, "student.layer_decay=2"),
+        "student.layer_decay: 2",
+    ),
+    "adapters beside trained embeddings": (
+        lambda w, t: train_with(w, "student.lora={rank: 4}"),
+        "remove the other setting",
+    ),
+    "stored tokens of a vocabulary that is pruned": (
+        lambda w, t: train_with(w, "student.prune_vocabulary=true", "data.stored_tokens=true"),
+        "set one to false",
     ),
     "student that is no model": (
         lambda w, t: train_with(w, f"student.model={t}"),
@@ -344,12 +373,25 @@ STUDY_CASES: dict[str, tuple[Callable[..., Arguments], str]] = {
     ),
 }
 
+EXPORT_CASES: dict[str, tuple[Callable[..., Arguments], str]] = {
+    "a run that is none": (lambda w, t: [str(t), str(t / "out")], "let the run finish"),
+    "a directory in use": (
+        lambda w, t: [str(finished_run(w, t)), str(t)],
+        "name another, or add --force",
+    ),
+    "the best of a run that keeps none": (
+        lambda w, t: [str(finished_run(w, t)), str(t / "out"), "--which", "best"],
+        "add --which student",
+    ),
+}
+
 CASES = [
     (f"{command}: {name}", main, make, message)
     for command, main, cases in (
         ("train", train_main, TRAIN_CASES),
         ("train_teacher", train_teacher_main, TEACHER_CASES),
         ("data_shards", data_shards_main, SHARD_CASES),
+        ("export", export_main, EXPORT_CASES),
         ("studies", studies_main, STUDY_CASES),
     )
     for name, (make, message) in cases.items()
