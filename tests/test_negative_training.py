@@ -128,7 +128,7 @@ def test_a_killed_run_goes_on_with_the_same_negatives(one_process, tiny_world):
 
 
 def test_bm25_finds_negatives_and_the_teacher_encodes_them(tiny_world):
-    negatives = "negatives={kind: static, num_per_pair: 2, max_score_ratio: 0.99}"
+    negatives = "negatives={kind: static, every_steps: null, max_score_ratio: 0.99}"
     options = ["data.micro_batch=16", "max_steps=3", "teacher_cache=null", negatives]
     directory = train(tiny_world, "static", TRAIN, *options)
     assert curve(directory, "negatives/found")[0] > 0.9
