@@ -196,6 +196,9 @@ def run(recipe: Recipe) -> bool:
         watchdog.stage("evaluation")
         evaluation.full(state.step)
     except EvaluationStoppedError:
+        if main:
+            reason = stop.reason or "another rank's signal"
+            print(f"stopped in an evaluation ({reason}); run the same command to go on", flush=True)
         return False
     finally:
         save.wait()
