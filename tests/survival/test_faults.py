@@ -21,7 +21,14 @@ from distill.checkpoint import checkpoints_in, read_state, weights_hash
 from distill.encoders.directory import load_encoder
 from distill.survival.stopping import EXIT_REQUEUE
 
-pytestmark = pytest.mark.slow
+pytestmark = [
+    pytest.mark.slow,
+    # Signals have to meet a run at a certain place; on a busy machine they do not always yet.
+    pytest.mark.skipif(
+        "FAULT_TESTS" not in os.environ,
+        reason="minutes of killed and restarted runs, not yet steady: set FAULT_TESTS=1",
+    ),
+]
 
 ROOT = Path(__file__).resolve().parents[2]
 BIN = Path(sys.executable).parent
