@@ -110,25 +110,11 @@ def train(training: Training) -> bool:
         if state.step % recipe.log_every_steps == 0 or state.step == recipe.max_steps:
             values = {**means.reduce(), **throughput.reduce()}
             values.update({"train/lr": rate, "train/grad_norm": grad_norm})
-            values["train/skipped_steps"] = state.num_skipped_steps
-            values.update(stream_figures(training.stream.drawn(), training.stream.faults))
-            training.curves.scalars(values, state.step)
-            progress.advance(
-                f"loss {values['train/loss']:.4f}, {values['perf/pairs_per_second']:.0f} pairs/s"
-            )
+            progress.advance(_log(training, values))
         else:
             progress.advance()
-        stopping = collectives.any_rank(training.stop.raised, training.accelerator.device)
         paused_at = throughput.pause()
-        last = state.step == recipe.max_steps
-        every = recipe.evaluation.every_steps
-        state.evaluation_due = bool(every) and state.step % every == 0 and not last
-        if not stopping:
-            ended_early, stopping = _evaluate_if_due(training)
-            last = last or ended_early
-        every = recipe.checkpoint.every_steps
-        if last or stopping or (every and state.step % every == 0):
-            training.save(state)
+        last, stopping = _end_step(training)
         throughput.resume(paused_at)
         if stopping and not last:
             _say_stopped(training, progress)
@@ -137,6 +123,30 @@ def train(training: Training) -> bool:
             break
     progress.close()
     return True
+
+
+def _log(training: Training, values: dict[str, float]) -> str:
+    """Write a step's figures to TensorBoard; those that a person wants on the screen."""
+    values["train/skipped_steps"] = training.state.num_skipped_steps
+    values.update(stream_figures(training.stream.drawn(), training.stream.faults))
+    training.curves.scalars(values, training.state.step)
+    return f"loss {values['train/loss']:.4f}, {values['perf/pairs_per_second']:.0f} pairs/s"
+
+
+def _end_step(training: Training) -> tuple[bool, bool]:
+    """Evaluate and save where it is time; whether the run is over, and whether it must stop."""
+    recipe, state = training.recipe, training.state
+    stopping = collectives.any_rank(training.stop.raised, training.accelerator.device)
+    last = state.step == recipe.max_steps
+    every = recipe.evaluation.every_steps
+    state.evaluation_due = bool(every) and state.step % every == 0 and not last
+    if not stopping:
+        ended_early, stopping = _evaluate_if_due(training)
+        last = last or ended_early
+    every = recipe.checkpoint.every_steps
+    if last or stopping or (every and state.step % every == 0):
+        training.save(state)
+    return last, stopping
 
 
 def _evaluate_if_due(training: Training) -> tuple[bool, bool]:
