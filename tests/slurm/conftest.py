@@ -96,7 +96,8 @@ class Cluster:
             "SlurmdParameters": "config_overrides",
             "SchedulerParameters": "batch_sched_delay=0,sched_interval=1,bf_interval=1",
             "JobRequeue": 1,
-            "ReturnToService": 2,
+            # A node that a test has set down stays so until the test resumes it.
+            "ReturnToService": 1,
             "KillWait": 30,
             "MinJobAge": 3600,
             "SlurmdTimeout": 60,
