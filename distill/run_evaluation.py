@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from distill.evaluation.selection import BestStep
 from distill.evaluation.systems import DocumentIndex, System, index_documents
 from distill.evaluation.table import format_table
 from distill.monitoring import Curves, Progress
+from distill.student import starts_as_teacher
 from distill.zero import Engines
 
 
@@ -77,11 +79,12 @@ class RunEvaluation:
             return engines.student(tokens.input_ids, tokens.attention_mask)
 
         self._by_teacher = by_teacher
+        self._student = System("student", by_student, student_text)
         self._systems = [
             System(
                 "teacher_zero_shot", by_teacher, teacher_text, frozen=True, cache_key=teacher_hash
             ),
-            System("student", by_student, student_text),
+            self._student,
             System(
                 "teacher_english",
                 by_teacher,
@@ -150,9 +153,14 @@ class RunEvaluation:
                 progress=lambda count: progress.advance(count=count),
             )
             progress.close()
+        systems = self._systems
+        if step == 0 and starts_as_teacher(self._recipe):
+            # The same vectors: neither encoded nor searched a second time.
+            known = replace(self._student, cache_key=self._teacher_hash)
+            systems = [known if system is self._student else system for system in systems]
         results = evaluate_systems(
             self._indexes[collection.name],
-            self._systems,
+            systems,
             Path(self._recipe.run_directory) / "evaluation",
             step=step,
             depth=settings.depth,

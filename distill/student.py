@@ -69,6 +69,13 @@ def _student_source(recipe: Recipe) -> tuple[str, TextSettings | None]:
     return source, settings
 
 
+def starts_as_teacher(recipe: Recipe) -> bool:
+    """Whether the student's vectors before its first step are the teacher's."""
+    settings = recipe.student
+    changes = (settings.model, settings.projection, settings.lora, settings.text)
+    return all(change is None for change in changes) and not settings.prune_vocabulary
+
+
 def start_student(
     recipe: Recipe,
     sentences: Callable[[str], Sequence[str]],

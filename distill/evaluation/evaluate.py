@@ -86,15 +86,22 @@ def evaluate_systems(
     """
     collection = index.collection
     variant = (depth, tuple(measures), candidates is not None)
-    prepared = [
-        (
-            system,
-            _encode(index, system, variant, batch_size, device, should_stop, cache_directory),
-        )
-        for system in systems
-        if not (isinstance(system, System) and system.english)
-        or set(collection.english_queries) == set(collection.queries)
-    ]
+    prepared: list[tuple[System | FinishedRuns, EncodedQueries | None]] = []
+    encoded: dict[tuple[str | bool, ...], EncodedQueries | None] = {}
+    for system in systems:
+        if isinstance(system, FinishedRuns):
+            prepared.append((system, None))
+            continue
+        if system.english and set(collection.english_queries) != set(collection.queries):
+            continue
+        key = _identity(system)
+        queries = encoded.get(key)
+        if queries is None:
+            queries = _encode(
+                index, system, variant, batch_size, device, should_stop, cache_directory
+            )
+        encoded[key] = queries
+        prepared.append((system, queries))
     folder = Path(directory) / collection.name / f"step-{step}"
     facts = {"step": step, "world_size": world_size, "zero_stage": zero_stage}
 
@@ -119,6 +126,7 @@ def _finish(
     depth, measures, _ = variant
     folder.mkdir(parents=True, exist_ok=True)
     results = []
+    searched: dict[int, dict[str, Run]] = {}
     for system, queries in prepared:
         if isinstance(system, FinishedRuns):
             runs = {pair: system.runs.get(pair, {}) for pair in collection.pairs}
@@ -126,7 +134,11 @@ def _finish(
         elif queries is None:
             pairs = _repeat(index.finished[system.name, variant], system.name, folder)
         else:
-            runs = system_runs(index, system.name, queries, candidates, depth, device, memory_mib)
+            if id(queries) not in searched:
+                searched[id(queries)] = system_runs(
+                    index, system.name, queries, candidates, depth, device, memory_mib
+                )
+            runs = searched[id(queries)]
             pairs = _score(index, system.name, runs, folder, measures)
             if system.frozen:
                 index.finished[system.name, variant] = FinishedSystem(folder, pairs)
@@ -154,9 +166,17 @@ def _result(
     }
 
 
+def _identity(system: System) -> tuple[str | bool, ...]:
+    """Equal for systems that encode the same queries alike, such as a student that is still the
+    teacher; the system's own where nothing is known of its encoder."""
+    if system.cache_key is None or system.queries is not None:
+        return (system.name,)
+    return system.cache_key, repr(system.text.settings), system.english
+
+
 def _encode(
     index: DocumentIndex,
-    system: System | FinishedRuns,
+    system: System,
     variant: Variant,
     batch_size: int,
     device: torch.device | str,
@@ -164,8 +184,6 @@ def _encode(
     cache_directory: str | Path | None,
 ) -> EncodedQueries | None:
     """The system's encoded queries; None where its runs are known already. Collective."""
-    if isinstance(system, FinishedRuns):
-        return None
     known = system.frozen and (system.name, variant) in index.finished
     # `finished` is filled on rank 0 only, and ranks must agree on what they encode.
     if collectives.broadcast_object(known):

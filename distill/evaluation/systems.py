@@ -35,8 +35,9 @@ class System:
         english: search with the English originals of the queries (the upper bound).
         queries: other texts to search with, pair → query id → text, such as translations; for
             every judged query.
-        cache_key: identity of a frozen encoder, under which its queries' embeddings are found
-            again in later commands where `evaluate_systems` has a cache; None for no cache.
+        cache_key: identity of an encoder whose weights have one, such as a frozen one's. Systems
+            with the same are encoded and searched once, and found again in later commands where
+            `evaluate_systems` has a cache; None for weights that change.
         frozen: the encoder does not change between evaluations, so that its results are
             computed once per index and reported again at later steps, with links to its files.
     """

@@ -117,6 +117,29 @@ def test_frozen_systems_are_encoded_once(collection_directory, encode, text_enco
     assert len(forwards) > made
 
 
+@torch.no_grad()
+def test_a_student_that_is_still_the_teacher_is_encoded_with_it_and_not_after(
+    collection_directory, encode, text_encoder, tmp_path
+):
+    calls = []
+
+    def by_student(tokens):
+        calls.append(tokens)
+        return encode(tokens)
+
+    index = index_documents(load_collection(collection_directory), encode, text_encoder)
+    teacher = System("teacher_zero_shot", encode, text_encoder, frozen=True, cache_key="a hash")
+    copy = System("student", by_student, text_encoder, cache_key="a hash")
+    first = evaluate_systems(index, [teacher, copy], tmp_path, step=0)
+    assert not calls
+    assert first[1]["pairs"] == first[0]["pairs"]
+    assert (tmp_path / "animals/step-0/student.sw-en.run").read_text().split()[-1] == "student"
+    trained = System("student", by_student, text_encoder)
+    later = evaluate_systems(index, [teacher, trained], tmp_path, step=1)
+    assert calls
+    assert later[1]["pairs"] == first[0]["pairs"]  # its weights are equal here, after all
+
+
 def test_english_is_left_out_without_english_queries(
     collection_directory, encode, text_encoder, tmp_path
 ):
