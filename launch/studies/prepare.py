@@ -1,7 +1,7 @@
 """Inputs of the studies: equal bitext per language, short queries cut from it, an English teacher.
 
     python launch/studies/prepare.py --bitext DIR --collections DIR --backbone DIR
-        [--num-pairs 9000] [--output downloads/study]
+        [--english-backbone DIR] [--num-pairs 9000] [--output downloads/study]
 
 `--bitext` holds ``en-XX.tsv[.gz]`` files (English, the other language, origin), `--collections`
 directories that ``python -m distill.evaluation`` reads. Sentences are held out by a hash of the
@@ -12,6 +12,7 @@ English side, so that a sentence tested in one language is trained on in none. M
     OUTPUT/collections/<name>           the collections given
     OUTPUT/teacher.jsonl                English spans and the sentences they were cut from
     data_shards/study, models/study-teacher
+    models/study-english-teacher        with --english-backbone, for the study of that name
     OUTPUT/lexicon, lexicon-model1         for code-switching: from transport plans, by Model 1
 """
 
@@ -33,12 +34,15 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
 from distill.errors import InputError, one_line_errors  # noqa: E402
-from distill.languages import SEVEN_PAIRS  # noqa: E402
+from distill.languages import LOW_RESOURCE, SEVEN_PAIRS  # noqa: E402
 
 #: Sentences in a thousand that are held out, by split.
-PER_MILLE = {"short": 30, "short_dev": 15}
-#: Queries of each language.
-NUM_QUERIES = {"short": 280, "short_dev": 100}
+PER_MILLE = {"short": 65, "short_dev": 15}
+#: Queries of each language: more where the claims are made, so that the tests have power.
+NUM_QUERIES = {
+    name: {pair.split("-")[0]: low if pair in LOW_RESOURCE else higher for pair in SEVEN_PAIRS}
+    for name, low, higher in (("short", 600, 200), ("short_dev", 100, 60))
+}
 #: Words a side: longer sentences cost time, and short queries need none.
 MAX_WORDS = {"target": 24, "source": 28}
 QUERY_WORDS = 4
@@ -46,7 +50,7 @@ NUM_DOCUMENTS = 2400
 NUM_TEACHER_EXAMPLES = 12000
 COLLECTIONS = ("flores_dev", "emoji", "udhr", "xquad_de")
 #: Of whole sentences, which separate systems little and cost most, so many queries a language.
-MAX_QUERIES = {"flores_dev": 150}
+MAX_QUERIES = {"flores_dev": 60}
 
 
 @dataclass(frozen=True)
@@ -110,7 +114,9 @@ def write_lines(path: Path, lines: Sequence[str]) -> None:
     path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
 
 
-def write_short_queries(directory: Path, held_out: dict[str, list[Sentence]], count: int) -> None:
+def write_short_queries(
+    directory: Path, held_out: dict[str, list[Sentence]], counts: dict[str, int]
+) -> None:
     """A collection of `QUERY_WORDS`-word queries; its documents are the English sentences."""
     documents: dict[str, str] = {}
     for sentences in held_out.values():
@@ -123,7 +129,7 @@ def write_short_queries(directory: Path, held_out: dict[str, list[Sentence]], co
             sentence
             for sentence in sorted(sentences, key=lambda s: fingerprint("query", s.target))
             if min(len(sentence.source.split()), len(sentence.target.split())) > QUERY_WORDS
-        ][:count]
+        ][: counts[language]]
         queries, qrels = [], []
         for number, sentence in enumerate(long_enough):
             name = f"{language}{number}"
@@ -196,11 +202,15 @@ def main() -> None:
     parser.add_argument("--bitext", type=Path, required=True)
     parser.add_argument("--collections", type=Path, required=True)
     parser.add_argument("--backbone", type=Path, default=Path("models/multilingual-e5-small"))
+    parser.add_argument(
+        "--english-backbone", type=Path, help="an English-only encoder, such as all-MiniLM-L6-v2"
+    )
     parser.add_argument("--output", type=Path, default=Path("downloads/study"))
     parser.add_argument("--num-pairs", type=int, default=9000, help="of each language")
     arguments = parser.parse_args()
-    for name in ("bitext", "collections", "backbone", "output"):
-        setattr(arguments, name, getattr(arguments, name).resolve())
+    for name in ("bitext", "collections", "backbone", "english_backbone", "output"):
+        if getattr(arguments, name) is not None:
+            setattr(arguments, name, getattr(arguments, name).resolve())
     with one_line_errors():
         write_inputs(arguments)
     output = arguments.output
@@ -209,19 +219,22 @@ def main() -> None:
         *(python, "-m", "distill.learn_lexicon", "launch/recipes/study.yaml"),
         *("--max-pairs", "2000", "--output"),
     ]
+    train_teacher = [python, "distill/train_teacher.py"]
+    data = f"data={output / 'teacher.jsonl'}"
     commands = [
         [
             *(python, "-m", "data_shards", "build", "data_shards/study", "--overwrite"),
             *("--dev-fraction", "0.01", "--num-shards", "4"),
             *(p for pair in SEVEN_PAIRS for p in ("--pair", f"{pair}={output}/bitext/{pair}.tsv")),
         ],
-        [
-            *(python, "distill/train_teacher.py", "launch/recipes/study_teacher.yaml"),
-            *(f"model={arguments.backbone}", f"data={output / 'teacher.jsonl'}"),
-        ],
+        [*train_teacher, "launch/recipes/study_teacher.yaml", f"model={arguments.backbone}", data],
         [*learn_lexicon, f"{output}/lexicon", "objectives.transport.centre_tokens=true"],
         [*learn_lexicon, f"{output}/lexicon-model1", "--method", "model1"],
     ]
+    if arguments.english_backbone is not None:
+        model = f"model={arguments.english_backbone}"
+        recipe = "launch/recipes/study_english_teacher.yaml"
+        commands.append([*train_teacher, recipe, model, data])
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     for command in commands:
         print("$", " ".join(command[1:]), flush=True)
