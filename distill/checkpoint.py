@@ -34,6 +34,10 @@ from distill.train_state import STATE_FILE, TrainState, checkpoints_in, is_whole
 _BYTES_OF_TRAINABLE, _BYTES_OF_FROZEN = 16, 4
 
 
+class NoRoomError(InputError):
+    """Too little space for a checkpoint, found before anything is written; raised on all ranks."""
+
+
 def save_checkpoint(
     directory: Path, accelerator: Accelerator, state: TrainState, keep_last: int
 ) -> None:
@@ -59,7 +63,8 @@ def write_checkpoint(
         elsewhere, and where the checkpoint is there already.
 
     Raises:
-        InputError: the disk is full or cannot be written to; earlier checkpoints are kept. May be
+        NoRoomError: too little space; nothing was written. On all ranks.
+        InputError: the disk fills up or cannot be written to; earlier checkpoints are kept. May be
             raised on one rank alone, whose launcher then ends the others. What is returned, too.
     """
     target = directory / f"step-{state.step}"
@@ -243,7 +248,7 @@ def _check_space(directory: Path, needed: int) -> None:
         free = shutil.disk_usage(directory).free
     free = collectives.broadcast_object(free)
     if needed > free:
-        raise InputError(
+        raise NoRoomError(
             f"{directory}: {free >> 20} MiB free",
             f"{needed >> 20} MiB, what a checkpoint takes",
             "free space, lower checkpoint.keep_last, or move `runs`; the last checkpoint is kept",

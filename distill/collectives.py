@@ -6,6 +6,10 @@ process they return their argument's own value, so code reads the same in any wo
 
 from __future__ import annotations
 
+import os
+import time
+import uuid
+from datetime import timedelta
 from typing import Any, TypeVar
 
 import torch
@@ -28,6 +32,52 @@ def rank() -> int:
 def world_size() -> int:
     """Number of processes, 1 without a process group."""
     return dist.get_world_size() if is_initialized() else 1
+
+
+def connect(backend: str, timeout: timedelta) -> None:
+    """Make the process group where an elastic agent started this process; else leave it to others.
+
+    An agent (``--rdzv_backend c10d``, ``torchrun --standalone``) keeps one store for all lives of a
+    job. What the ranks of an earlier life wrote there is in it still, and one that comes back
+    before its peer has would connect to the address of a process that is dead. So the ranks of
+    each life agree on a name first, and keep what they write under it. Collective.
+    """
+    if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
+        return
+    own, world = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+    address = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+    store = dist.TCPStore(*address, is_master=False, timeout=timeout)
+    life = _agree_on_life(store, own, world, timeout)
+    dist.init_process_group(
+        backend,
+        store=dist.PrefixStore(life, store),
+        rank=own,
+        world_size=world,
+        timeout=timeout,
+    )
+
+
+def _agree_on_life(store: dist.Store, own: int, world: int, timeout: timedelta) -> str:
+    """A name that only the processes running now know: each is in the list that rank 0 makes.
+
+    Raises:
+        TimeoutError: rank 0 did not come, or a torch error where another rank did not.
+    """
+    token, deadline = uuid.uuid4().hex, time.monotonic() + timeout.total_seconds()
+    if own == 0:
+        store.set("life", token)
+        members = [store.get(f"{token}/{other}").decode() for other in range(1, world)]
+        store.set(f"{token}/members", ",".join(members))
+        return token
+    while time.monotonic() < deadline:
+        # May be that of an earlier life, whose list does not have this process.
+        life = store.get("life").decode()
+        store.set(f"{life}/{own}", token)
+        listed = f"{life}/members"
+        if store.check([listed]) and token in store.get(listed).decode().split(","):
+            return life
+        time.sleep(0.05)
+    raise TimeoutError(f"rank {own}: rank 0 did not connect in {timeout.total_seconds():.0f} s")
 
 
 def barrier() -> None:

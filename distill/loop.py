@@ -42,7 +42,8 @@ class Training:
         encode: a micro-batch through teacher and student. Collective.
         evaluate: called with the number of steps done, at the recipe's intervals; whether to
             stop early, the same on every rank. Collective.
-        save: called with the state, at the recipe's intervals. Collective.
+        save: called with the state and whether the run goes on after it, at the recipe's intervals.
+            Collective.
         failures: counts losses and gradients that are not finite.
         watchdog: told of every stage in which a rank may hang.
         pictures: draws a transport plan now and then.
@@ -58,7 +59,7 @@ class Training:
     curves: Curves
     state: TrainState
     evaluate: Callable[[int], bool]
-    save: Callable[[TrainState], None]
+    save: Callable[[TrainState, bool], None]
     stop: StopFlag
     failures: NonFiniteCount
     watchdog: Watchdog
@@ -90,7 +91,7 @@ def train(training: Training) -> bool:
     # An evaluation that a stop interrupted is made up for before the next step.
     ended, stopped = _evaluate_if_due(training)
     if ended or stopped:
-        training.save(state)
+        training.save(state, False)
         return not stopped
     while state.step < recipe.max_steps:
         rate = learning_rate_at(state.step, recipe.max_steps, recipe.optimizer)
@@ -101,7 +102,7 @@ def train(training: Training) -> bool:
             step_batches = [next(batches) for _ in range(num_batches)]
             grad_norm = _optimizer_step(training, chain(step_batches, batches), means, throughput)
         except StoppedWaitingError:
-            training.save(state)
+            training.save(state, False)
             _say_stopped(training, progress)
             return False
         state.step += 1
@@ -145,7 +146,7 @@ def _end_step(training: Training) -> tuple[bool, bool]:
         last = last or ended_early
     every = recipe.checkpoint.every_steps
     if last or stopping or (every and state.step % every == 0):
-        training.save(state)
+        training.save(state, not (last or stopping))
     return last, stopping
 
 

@@ -5,10 +5,12 @@ Rank 0 alone writes; other ranks hold the same object and it does nothing.
 
 from __future__ import annotations
 
+import os
+import shutil
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -20,6 +22,9 @@ from tqdm import tqdm
 from distill import collectives
 
 T = TypeVar("T")
+
+#: Free bytes below which curves that could not be written are not tried again.
+_ROOM_FOR_CURVES = 1 << 20
 
 
 class Progress:
@@ -90,33 +95,55 @@ class Progress:
 
 
 class Curves:
-    """TensorBoard scalars and pictures of a training run, written by rank 0."""
+    """TensorBoard scalars and pictures of a training run, written by rank 0.
+
+    A disk that is full or read-only leaves a gap in the curves and does not end the run: that is
+    for the checkpoint to decide.
+    """
 
     def __init__(self, directory: Path, enabled: bool, purge_step: int | None = None) -> None:
+        self._directory, self._enabled = directory, enabled
         # After a resume, points of the steps that are trained again are hidden.
         self._writer = SummaryWriter(str(directory), purge_step=purge_step) if enabled else None
 
     @property
     def enabled(self) -> bool:
         """Whether anything is written: on rank 0."""
-        return self._writer is not None
+        return self._enabled
 
     def scalars(self, values: Mapping[str, float], step: int) -> None:
         """Write one point on each curve."""
-        if self._writer is not None:
+
+        def write(writer: SummaryWriter) -> None:
             for name, value in values.items():
-                self._writer.add_scalar(name, value, step)
-            self._writer.flush()
+                writer.add_scalar(name, value, step)
+            writer.flush()
+
+        self._try(write)
 
     def image(self, name: str, image_CHW: Tensor, step: int) -> None:
         """Write a picture (3, H, W) with values in [0, 1]."""
-        if self._writer is not None:
-            self._writer.add_image(name, image_CHW, step)
+        self._try(lambda writer: writer.add_image(name, image_CHW, step))
 
     def close(self) -> None:
         """Flush and close the event file."""
         if self._writer is not None:
-            self._writer.close()
+            self._try(lambda writer: writer.close())
+
+    def _try(self, write: Callable[[SummaryWriter], None]) -> None:
+        if not self._enabled:
+            return
+        try:
+            if self._writer is None:
+                # A writer that failed once writes no more; each attempt would leave a traceback.
+                full = shutil.disk_usage(self._directory).free < _ROOM_FOR_CURVES
+                if full or not os.access(self._directory, os.W_OK):
+                    return
+                self._writer = SummaryWriter(str(self._directory))
+            write(self._writer)
+        except OSError as error:
+            self._writer = None
+            print(f"curves have a gap: {error}", file=sys.stderr, flush=True)
 
 
 def stream_figures(drawn: Mapping[str, int], faults: Mapping[str, int]) -> dict[str, float]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -10,7 +11,7 @@ from pathlib import Path
 from accelerate import Accelerator
 
 from distill import collectives
-from distill.checkpoint import TrainState, write_checkpoint
+from distill.checkpoint import NoRoomError, TrainState, write_checkpoint
 from distill.monitoring import Curves
 from distill.survival.ownership import Ownership
 from distill.survival.watchdog import Watchdog
@@ -44,12 +45,18 @@ class Saver:
         self._start, self._curves, self._watchdog = start, curves, watchdog
         self._collect = collect
         self._seconds = 0.0
+        self._num_left_out = 0
         self._owner = Ownership(directory) if collectives.rank() == 0 else None
         self._thread = ThreadPoolExecutor(1, "checkpoint")
         self._pending: Future[None] | None = None
 
-    def __call__(self, state: TrainState) -> None:
+    def __call__(self, state: TrainState, more_follow: bool = False) -> None:
         """Write a checkpoint of `state`; ``perf/checkpoint_share`` is that of the run's time.
+
+        Args:
+            more_follow: the run goes on, so that a disk without room for this checkpoint is no
+                reason to end it: that is said, counted (``perf/checkpoints_left_out``), and the
+                next one is tried.
 
         Raises:
             InputError: it cannot be written, or another launch has taken the run over; may be
@@ -61,9 +68,15 @@ class Saver:
         if self._owner is not None:
             self._owner.require()
         self._collect(state)
-        complete = write_checkpoint(
-            self._directory / "checkpoints", self._accelerator, state, self._keep_last
-        )
+        try:
+            complete = write_checkpoint(
+                self._directory / "checkpoints", self._accelerator, state, self._keep_last
+            )
+        except NoRoomError as error:
+            if not more_follow:
+                raise
+            self._leave_out(state.step, error)
+            return
         if complete is not None:
             self._pending = self._thread.submit(complete)
         after = time.monotonic()
@@ -73,6 +86,12 @@ class Saver:
             "perf/checkpoint_share": self._seconds / (after - self._start),
         }
         self._curves.scalars(figures, state.step)
+
+    def _leave_out(self, step: int, error: NoRoomError) -> None:
+        self._num_left_out += 1
+        self._curves.scalars({"perf/checkpoints_left_out": self._num_left_out}, step)
+        if self._owner is not None:
+            print(f"no checkpoint after step {step}: {error}", file=sys.stderr, flush=True)
 
     def wait(self) -> None:
         """Until the last checkpoint is one. Not collective; call before the process ends.

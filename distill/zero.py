@@ -160,13 +160,10 @@ def start_accelerator(launch: LaunchSettings, shape: BatchShape) -> Accelerator:
     cpu = not torch.cuda.is_available()
     handlers: list[Any] = []
     if world_size > 1:
+        backend, timeout = "gloo" if cpu else "nccl", timedelta(seconds=launch.timeout_seconds)
         # On CPU each rank would take itself for a world of one unless the backend is named.
-        handlers.append(
-            InitProcessGroupKwargs(
-                backend="gloo" if cpu else "nccl",
-                timeout=timedelta(seconds=launch.timeout_seconds),
-            )
-        )
+        handlers.append(InitProcessGroupKwargs(backend=backend, timeout=timeout))
+        collectives.connect(backend, timeout)
     plugins = None
     if uses_deepspeed():
         if cpu:

@@ -16,6 +16,7 @@ import os
 import re
 import shlex
 import subprocess
+import sys
 import time
 import urllib.error
 import urllib.request
@@ -232,6 +233,8 @@ class ShardCache:
                     ) from error
                 if number == self.attempts:
                     raise
+                again = f"attempt {number} of {self.attempts} failed, trying again"
+                print(f"{place}: {error}; {again}", file=sys.stderr, flush=True)
                 time.sleep(self.backoff_seconds * 2 ** (number - 1))
         raise AssertionError("unreachable: attempts is at least 1")
 

@@ -1,35 +1,54 @@
-"""distill/train.py, slowed down so that a fault hits where it should, and with faults of its own.
+"""distill/train.py, held at the places where a fault is to meet it, and with faults of its own.
 
-The environment variable FAULTS holds JSON: ``directory`` where rank 0 writes what it does and each
-rank its process id; ``seconds`` that it stays at each place, so that a signal meets it there; and
-``nan_loss``, ``nan_gradient`` and ``hang`` as [rank, step], steps counted from this start.
+The environment variable FAULTS holds JSON:
+
+- ``directory``: where each rank writes its process id and rank 0 the place that it is held at;
+- ``hold``: for each life of the ranks within one launch, the places in the order they are met:
+  ``step 5`` while the fifth step is made, ``checkpoint 6`` when the files are written and not yet a
+  checkpoint, ``evaluation 8``. Rank 0 stays there until the file ``where`` is removed or the run is
+  asked to stop; the others wait for it in a collective;
+- ``nan_loss``, ``nan_gradient``: lists of [rank, step]; each step's first attempt is not finite;
+- ``hang``: [rank, step] that never goes on; its watchdog loses patience then, not before.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import threading
 import time
 from pathlib import Path
 
 import torch
 from accelerate import Accelerator
 
+import distill.loop
 import distill.run_evaluation
 import distill.train
-from distill.pair_encoding import PairEncoder
+from distill.survival.stopping import StopFlag
+from distill.survival.watchdog import Watchdog
 
 FAULTS = json.loads(os.environ["FAULTS"])
 DIRECTORY = Path(FAULTS["directory"])
 RANK = int(os.environ.get("RANK", "0"))
-SECONDS = FAULTS.get("seconds", 0.25)
+LIFE = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
+
+places = [*FAULTS.get("hold", []), *[[]] * 9][LIFE]
+flags: list[StopFlag] = []
+watchdogs: list[Watchdog] = []
+attempts: set[int] = set()
 
 
-def say(what: str) -> None:
-    """Let the test know where this run is."""
-    if RANK == 0:
-        write("where", what)
-    time.sleep(SECONDS)
+def at(place: str) -> None:
+    """Stay here if it is the next place to be held at."""
+    if RANK != 0 or not places or places[0] != place:
+        return
+    places.pop(0)
+    write("where", place)
+    while (DIRECTORY / "where").exists() and not any(flag.raised for flag in flags):
+        for watchdog in watchdogs:
+            watchdog.beat()
+        time.sleep(0.02)
 
 
 def write(name: str, text: str) -> None:
@@ -39,40 +58,54 @@ def write(name: str, text: str) -> None:
     os.replace(beside, DIRECTORY / name)
 
 
-encode, save_state = PairEncoder.__call__, Accelerator.save_state
+bitext_losses, save_state = distill.loop.bitext_losses, Accelerator.save_state
 evaluate_systems = distill.run_evaluation.evaluate_systems
-steps = 0
+install, start_watching = StopFlag.install, Watchdog.__init__
 
 
-def slow_encode(self, *args, **kwargs):
-    global steps
-    steps += 1
-    say(f"step {steps}")
-    if FAULTS.get("hang") == [RANK, steps]:
-        time.sleep(600)
-    encodings = encode(self, *args, **kwargs)
-    if FAULTS.get("nan_loss") == [RANK, steps]:
-        with torch.no_grad():
-            encodings.student_BND.mul_(float("nan"))
-    if FAULTS.get("nan_gradient") == [RANK, steps]:
-        encodings.student_BND.register_hook(lambda gradient: gradient * float("inf"))
-    return encodings
+def faulty_losses(encode, objective, batch, step, pictures):
+    at(f"step {step + 1}")
+    if FAULTS.get("hang") == [RANK, step + 1]:
+        watchdogs[0]._limit = 2.0
+        threading.Event().wait()
+    first = step not in attempts
+    attempts.add(step)
+    micro = bitext_losses(encode, objective, batch, step, pictures)
+    if first and [RANK, step + 1] in FAULTS.get("nan_loss", []):
+        return type(micro)(**{**vars(micro), "loss": micro.loss * float("nan")})
+    if first and [RANK, step + 1] in FAULTS.get("nan_gradient", []):
+        # The loss itself stays as it is.
+        micro.loss.register_hook(lambda gradient: gradient * float("inf"))
+    return micro
 
 
-def slow_save_state(self, *args, **kwargs):
-    result = save_state(self, *args, **kwargs)
-    say("checkpoint")
+def held_save_state(self, output_dir, *args, **kwargs):
+    result = save_state(self, output_dir, *args, **kwargs)
+    at(f"checkpoint {Path(output_dir).name.split('-')[1].removesuffix('.partial')}")
     return result
 
 
-def slow_evaluation(*args, **kwargs):
-    say("evaluation")
-    return evaluate_systems(*args, **kwargs)
+def held_evaluation(*args, step, **kwargs):
+    at(f"evaluation {step}")
+    return evaluate_systems(*args, step=step, **kwargs)
+
+
+def remembered_install(self, *args, **kwargs):
+    flags.append(self)
+    install(self, *args, **kwargs)
+
+
+def remembered_watchdog(self, *args, **kwargs):
+    watchdogs.append(self)
+    start_watching(self, *args, **kwargs)
 
 
 if __name__ == "__main__":
+    torch.set_num_threads(1)
     write(f"pid-{RANK}", str(os.getpid()))
-    PairEncoder.__call__ = slow_encode
-    Accelerator.save_state = slow_save_state
-    distill.run_evaluation.evaluate_systems = slow_evaluation
+    distill.loop.bitext_losses = faulty_losses
+    Accelerator.save_state = held_save_state
+    distill.run_evaluation.evaluate_systems = held_evaluation
+    StopFlag.install = remembered_install
+    Watchdog.__init__ = remembered_watchdog
     distill.train.main()
