@@ -120,8 +120,8 @@ def main() -> None:
         figures = measure(Path(name), options)
     print(
         f"{figures['parameters_million']:.1f} million parameters train, a checkpoint of "
-        f"{figures['checkpoint_gib']:.2f} GiB; a step {figures['step_seconds']:.2f} s, a checkpoint "
-        f"stalls it for {figures['stall_seconds']:.2f} s (at most "
+        f"{figures['checkpoint_gib']:.2f} GiB; a step {figures['step_seconds']:.2f} s, "
+        f"a checkpoint stalls it for {figures['stall_seconds']:.2f} s (at most "
         f"{figures['stall_seconds_most']:.2f} s) and slows the next by "
         f"{figures['next_step_slower_seconds']:.2f} s: {figures['share']:.2%} of a run with one "
         f"every {DEFAULT_INTERVAL} steps, at most {figures['share_most']:.2%} "

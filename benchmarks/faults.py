@@ -41,8 +41,8 @@ from faulty_run import Run, parent, zero  # noqa: E402
 from distill.checkpoint import checkpoints_in, weights_hash  # noqa: E402
 from distill.survival.stopping import EXIT_REQUEUE  # noqa: E402
 
-STEPS, EVERY, EVALUATION_EVERY = 60, 3, 4
-LIVES = 12
+STEPS, EVERY, EVALUATION_EVERY = 48, 3, 4
+LIVES = 10
 #: A power cut kills everything and leaves the newest checkpoint torn.
 KINDS = (
     "SIGKILL of a rank",
@@ -53,9 +53,10 @@ KINDS = (
     "power cut, torn checkpoint",
 )
 MOMENTS = ("step", "checkpoint", "evaluation")
+#: On one rank and on the other in turn.
 NOT_FINITE = {
-    "nan_loss": [[0, 3], [1, 13], [0, 23], [1, 33], [0, 43], [1, 53]],
-    "nan_gradient": [[1, 8], [0, 18], [1, 28], [0, 38], [1, 48], [0, 58]],
+    "nan_loss": [[step // 6 % 2, step] for step in range(3, STEPS, 6)],
+    "nan_gradient": [[step // 6 % 2, step] for step in range(5, STEPS, 6)],
 }
 
 
@@ -162,14 +163,14 @@ def fill_disk(run: FaultyRun, done: int) -> int:
     return step + 2
 
 
-def one_run(run: FaultyRun, kinds: list[str], calm: str, fills: bool) -> list[Fault]:
-    """A run through all its lives; spends `kinds` as far as its steps last."""
+def one_run(run: FaultyRun, kinds: list[str], most: int, calm: str, fills: bool) -> list[Fault]:
+    """A run through all its lives; takes at most so many of `kinds`, as far as its steps last."""
     faults: list[Fault] = []
     hit_at = 0.0
     status = EXIT_REQUEUE
     while status != 0:
         done, place = run.last_step(), ""
-        if kinds and len(faults) < LIVES and done < STEPS - 8:
+        if len(faults) < most and done < STEPS - 8:
             if fills and len(faults) in (2, 6):
                 place = f"step {fill_disk(run, done)}"
             else:
@@ -224,13 +225,13 @@ def table(faults: list[Fault], reported: Counter[str], lost: Counter[str]) -> st
 def inject(root: Path, number: int, per_run: int) -> tuple[list[Fault], Counter[str], Counter[str]]:
     """Runs until so many faults have been met; faults, those without a restart, and those lost."""
     world = build_world(root / "world")
-    server = UnreliableServer(damage(world.shards, root / "damaged", every=160), every=6)
+    server = UnreliableServer(damage(world.shards, root / "damaged", every=60), every=3)
     disk = root / "disk"
     fills = small_disk(disk)
     faults: list[Fault] = []
     reported, lost, calm = Counter[str](), Counter[str](), {}
     try:
-        turn = 0
+        turn, kinds = 0, list[str]()
         while len(faults) + reported.total() < number:
             stage, turn = (2, 3)[turn % 2], turn + 1
             if stage not in calm:
@@ -240,9 +241,10 @@ def inject(root: Path, number: int, per_run: int) -> tuple[list[Fault], Counter[
                     raise RuntimeError(run.output[-5000:])
                 calm[stage] = weights_hash(run.weights())
             run = FaultyRun(world, disk / f"run-{turn}", stage, server)
-            kinds = [*KINDS, *KINDS]
-            random.shuffle(kinds)
-            faults += (met := one_run(run, kinds[:per_run], calm[stage], fills))
+            while len(kinds) < per_run:
+                kinds = [*random.sample(KINDS, len(KINDS)), *kinds]
+            met = one_run(run, kinds, per_run, calm[stage], fills)
+            faults += met
             reported += run.reported
             if not met[0].survived:
                 lost += run.reported

@@ -8,7 +8,8 @@ The environment variable FAULTS holds JSON:
   checkpoint, ``evaluation 8``. Rank 0 stays there until the file ``where`` is removed or the run is
   asked to stop; the others wait for it in a collective;
 - ``nan_loss``, ``nan_gradient``: lists of [rank, step]; each step's first attempt is not finite;
-- ``hang``: [rank, step] that never goes on; its watchdog loses patience then, not before.
+- ``hang``: [rank, batch] that never arrives, counted from this start; its watchdog loses patience
+  then and not before, however slow the machine is.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from accelerate import Accelerator
 import distill.loop
 import distill.run_evaluation
 import distill.train
+from distill.stream.bitext import BitextStream
 from distill.survival.stopping import StopFlag
 from distill.survival.watchdog import Watchdog
 
@@ -37,6 +39,7 @@ places = [*FAULTS.get("hold", []), *[[]] * 9][LIFE]
 flags: list[StopFlag] = []
 watchdogs: list[Watchdog] = []
 attempts: set[int] = set()
+taken = 0
 
 
 def at(place: str) -> None:
@@ -60,14 +63,11 @@ def write(name: str, text: str) -> None:
 
 bitext_losses, save_state = distill.loop.bitext_losses, Accelerator.save_state
 evaluate_systems = distill.run_evaluation.evaluate_systems
-install, start_watching = StopFlag.install, Watchdog.__init__
+take, install, start_watching = BitextStream.take, StopFlag.install, Watchdog.__init__
 
 
 def faulty_losses(encode, objective, batch, step, pictures):
     at(f"step {step + 1}")
-    if FAULTS.get("hang") == [RANK, step + 1]:
-        watchdogs[0]._limit = 2.0
-        threading.Event().wait()
     first = step not in attempts
     attempts.add(step)
     micro = bitext_losses(encode, objective, batch, step, pictures)
@@ -77,6 +77,16 @@ def faulty_losses(encode, objective, batch, step, pictures):
         # The loss itself stays as it is.
         micro.loss.register_hook(lambda gradient: gradient * float("inf"))
     return micro
+
+
+def faulty_take(self, batches):
+    global taken
+    taken += 1
+    if FAULTS.get("hang") == [RANK, taken]:
+        # More than two heartbeats, so that this rank knows where the other one is.
+        watchdogs[0]._limit = 12.0
+        threading.Event().wait()
+    return take(self, batches)
 
 
 def held_save_state(self, output_dir, *args, **kwargs):
@@ -104,6 +114,7 @@ if __name__ == "__main__":
     torch.set_num_threads(1)
     write(f"pid-{RANK}", str(os.getpid()))
     distill.loop.bitext_losses = faulty_losses
+    BitextStream.take = faulty_take
     Accelerator.save_state = held_save_state
     distill.run_evaluation.evaluate_systems = held_evaluation
     StopFlag.install = remembered_install
