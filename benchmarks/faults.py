@@ -1,6 +1,6 @@
 """Faults injected into training runs, and what they cost: survived, steps lost, seconds to return.
 
-``python benchmarks/faults.py [--quick] [--faults N] [--seed S] [--json FILE]``. A miniature run of
+``python benchmarks/faults.py [--quick] [--faults N] [--restarts N] [--json FILE]``. A miniature run of
 two processes (ZeRO-2 and ZeRO-3 in turn, the teacher sharded) is launched by ``accelerate launch``.
 Processes are killed and signalled in steps, checkpoints and evaluations, and the run is launched
 again; on the way it meets what it has to bear without: losses and gradients of one rank that are
@@ -42,7 +42,6 @@ from distill.checkpoint import checkpoints_in, weights_hash  # noqa: E402
 from distill.survival.stopping import EXIT_REQUEUE  # noqa: E402
 
 STEPS, EVERY, EVALUATION_EVERY = 48, 3, 4
-LIVES = 10
 #: A power cut kills everything and leaves the newest checkpoint torn.
 KINDS = (
     "SIGKILL of a rank",
@@ -55,8 +54,8 @@ KINDS = (
 MOMENTS = ("step", "checkpoint", "evaluation")
 #: On one rank and on the other in turn.
 NOT_FINITE = {
-    "nan_loss": [[step // 6 % 2, step] for step in range(3, STEPS, 6)],
-    "nan_gradient": [[step // 6 % 2, step] for step in range(5, STEPS, 6)],
+    "nan_loss": [[step // 4 % 2, step] for step in range(3, STEPS, 4)],
+    "nan_gradient": [[step // 4 % 2, step] for step in range(5, STEPS, 4)],
 }
 
 
@@ -171,7 +170,7 @@ def one_run(run: FaultyRun, kinds: list[str], most: int, calm: str, fills: bool)
     while status != 0:
         done, place = run.last_step(), ""
         if len(faults) < most and done < STEPS - 8:
-            if fills and len(faults) in (2, 6):
+            if fills and len(faults) % 3 == 1:
                 place = f"step {fill_disk(run, done)}"
             else:
                 place = next_place(random.choice(MOMENTS), done)
@@ -225,7 +224,7 @@ def table(faults: list[Fault], reported: Counter[str], lost: Counter[str]) -> st
 def inject(root: Path, number: int, per_run: int) -> tuple[list[Fault], Counter[str], Counter[str]]:
     """Runs until so many faults have been met; faults, those without a restart, and those lost."""
     world = build_world(root / "world")
-    server = UnreliableServer(damage(world.shards, root / "damaged", every=60), every=3)
+    server = UnreliableServer(damage(world.shards, root / "damaged", every=30), every=2)
     disk = root / "disk"
     fills = small_disk(disk)
     faults: list[Fault] = []
@@ -263,6 +262,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="one run instead of 200 faults")
     parser.add_argument("--faults", type=int, help="least number of faults")
+    parser.add_argument(
+        "--restarts", type=int, default=10, help="at most so many times is a run killed or stopped"
+    )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
@@ -270,7 +272,7 @@ def main() -> None:
     number = options.faults or (1 if options.quick else 200)
     start = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="faults-") as name:
-        faults, reported, lost = inject(Path(name), number, 4 if options.quick else LIVES)
+        faults, reported, lost = inject(Path(name), number, options.restarts)
     minutes = (time.monotonic() - start) / 60
     total = len(faults) + reported.total()
     survived = sum(fault.survived for fault in faults) + reported.total() - lost.total()
