@@ -1,7 +1,8 @@
 """Faults injected into training runs, and what they cost: survived, steps lost, seconds to return.
 
-``python benchmarks/faults.py [--quick] [--faults N] [--restarts N] [--json FILE]``. A miniature run of
-two processes (ZeRO-2 and ZeRO-3 in turn, the teacher sharded) is launched by ``accelerate launch``.
+``python benchmarks/faults.py [--quick] [--faults N] [--restarts N] [--json FILE]``. A miniature run
+of two processes (ZeRO-2 and ZeRO-3 in turn, the teacher sharded) is launched by ``accelerate
+launch``.
 Processes are killed and signalled in steps, checkpoints and evaluations, and the run is launched
 again; on the way it meets what it has to bear without: losses and gradients of one rank that are
 not finite, samples with wrong bytes, a source that breaks off, a disk that is full. Faults are
