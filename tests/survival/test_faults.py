@@ -32,9 +32,10 @@ def draw_plans() -> dict[int, list[tuple[str, str]]]:
     """ZeRO stage → faults and where they meet the run; each kind is met at least once."""
     kinds = random.sample([*KILLS, *SIGNALS], 4)
     places = [f"step {random.choice([2, 4])}", "checkpoint 6", "evaluation 8"]
+    two = sorted(random.sample(range(3), 2))
     return {
-        stage: list(zip(random.sample(chosen, 3), places, strict=True))
-        for stage, chosen in ((2, kinds[:3]), (3, kinds[1:]))
+        2: list(zip(kinds[:3], places, strict=True)),
+        3: list(zip(kinds[2:], [places[i] for i in two], strict=True)),
     }
 
 
