@@ -58,6 +58,7 @@ max_steps: {options.checkpoints * EVERY}
 log_every_steps: 1
 data: {{shards: [{folder / "shards"}], micro_batch: {options.micro_batch}}}
 student: {{freeze_embeddings: false}}
+optimizer: {{warmup_steps: 1}}
 checkpoint: {{every_steps: {EVERY}, keep_last: 1}}
 launch:
   student_deepspeed: {ROOT / "launch/deepspeed/student_zero2.json"}
