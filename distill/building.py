@@ -27,6 +27,10 @@ from distill.teacher_cache import TeacherCache
 from distill.tokens import Tokens
 from distill.zero import Engines, prepare, student_is_partitioned, unwrap
 
+#: Sentences of a forward that fills the teacher's cache. No setting: a batch's padding moves the
+#: last bits of its vectors, and what is evaluated how must not change what is trained.
+_CACHE_BATCH_SIZE = 256
+
 
 def build_encoders(
     recipe: Recipe, accelerator: Accelerator
@@ -132,7 +136,7 @@ def build_caches(
             texts,
             lambda tokens: engines.teacher(tokens.input_ids, tokens.attention_mask),
             tokenize,
-            recipe.evaluation.batch_size,
+            _CACHE_BATCH_SIZE,
             accelerator.device,
         )
 
