@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 import time
 from collections.abc import Callable
@@ -121,6 +122,18 @@ class RunEvaluation:
         path = directory / "report.html"
         write_page(path, load_steps(directory / "evaluation"), directory / "evaluation")
         return path
+
+    def write_cost(self, run_seconds: float) -> str:
+        """What evaluations took, as a line, and as ``evaluation/cost.json`` of the run; on rank 0.
+
+        Args:
+            run_seconds: since this part of the run began.
+        """
+        cost = {"evaluation_seconds": self.seconds, "run_seconds": run_seconds}
+        path = Path(self._recipe.run_directory) / "evaluation" / "cost.json"
+        path.write_text(json.dumps(cost) + "\n", encoding="utf-8")
+        share = self.seconds / run_seconds
+        return f"evaluation: {self.seconds:.0f} s, {share:.1%} of this part of the run"
 
     def table(self) -> str:
         """The last results of every collection as text; on rank 0."""

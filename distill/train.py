@@ -208,8 +208,7 @@ def run(recipe: Recipe) -> bool:
         if recipe.evaluation.collections:
             print(evaluation.table())
             print(f"report: {evaluation.write_report()}")
-            share = evaluation.seconds / (time.monotonic() - start)
-            print(f"evaluation: {evaluation.seconds:.0f} s, {share:.1%} of this part of the run")
+            print(evaluation.write_cost(time.monotonic() - start))
         best = evaluation.best
         if best.best_step >= 0:
             print(f"best: step {best.best_step}, AP {best.best_value:.4f}: {directory / 'best'}")

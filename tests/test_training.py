@@ -63,6 +63,8 @@ def test_run_directory_holds_what_later_work_relies_on(zero2, tiny_world):
 
 def test_run_ends_with_a_report_and_shows_its_plans(zero2):
     assert "colours" in (zero2.directory / "report.html").read_text()
+    cost = json.loads((zero2.directory / "evaluation/cost.json").read_text())
+    assert 0 < cost["evaluation_seconds"] < cost["run_seconds"]
     events = EventAccumulator(str(zero2.directory / "tensorboard"), {"images": 0})
     events.Reload()
     pictures = events.Images("transport/plan")

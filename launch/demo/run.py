@@ -151,12 +151,20 @@ def main(argv: Sequence[str] | None = None) -> None:
     start = time.monotonic()
     planned = stages(arguments.processes, arguments.overrides)
     report = planned[-1]
+    distilled = False
     for number, stage in enumerate(planned, 1):
         ran = run_stage(stage, number, len(planned))
-        if stage.name == "distil" and not ran:
-            # The distillation prints its tables itself when it runs.
-            report.command.append("--tables")
-    print(f"demo: {(time.monotonic() - start) / 60:.1f} minutes", flush=True)
+        if stage.name == "distil":
+            distilled = ran
+            if not ran:
+                # The distillation prints its tables itself when it runs.
+                report.command.append("--tables")
+    seconds = time.monotonic() - start
+    line = f"demo: {seconds / 60:.1f} minutes"
+    if distilled:
+        cost = json.loads((ROOT / RUN / "evaluation/cost.json").read_text(encoding="utf-8"))
+        line += f", {cost['evaluation_seconds'] / seconds:.1%} of them in evaluations"
+    print(line, flush=True)
 
 
 if __name__ == "__main__":
