@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from accelerate import Accelerator
 
 from distill import collectives
@@ -23,7 +24,7 @@ from distill.evaluation.systems import DocumentIndex, System, index_documents
 from distill.evaluation.table import format_table
 from distill.monitoring import Curves, Progress
 from distill.student import starts_as_teacher
-from distill.zero import Engines
+from distill.zero import Engines, is_partitioned
 
 
 def load_collections(recipe: Recipe) -> list[Collection]:
@@ -39,6 +40,21 @@ def load_collections(recipe: Recipe) -> list[Collection]:
         pairs = [pair for pair in wanted if pair in collection.pairs]
         found.append(select_pairs(collection, pairs or wanted))
     return found
+
+
+def _student_is_whole_copy(recipe: Recipe, accelerator: Accelerator, engines: Engines) -> bool:
+    """Whether an untrained student stands in for a teacher that is sharded, to the last bit."""
+    full_precision = accelerator.mixed_precision == "no" and all(
+        parameter.dtype == torch.float32
+        for engine in (engines.teacher, engines.student)
+        for parameter in engine.parameters()
+    )
+    return (
+        full_precision
+        and starts_as_teacher(recipe)
+        and is_partitioned(engines.teacher)
+        and not is_partitioned(engines.student)
+    )
 
 
 class RunEvaluation:
@@ -73,8 +89,11 @@ class RunEvaluation:
         self._indexes: dict[str, DocumentIndex] = {}
         self._results: dict[str, list[dict[str, Any]]] = {}
 
+        self._through_copy = False
+
         def by_teacher(tokens):  # type: ignore[no-untyped-def]
-            return engines.teacher(tokens.input_ids, tokens.attention_mask)
+            engine = engines.student if self._through_copy else engines.teacher
+            return engine(tokens.input_ids, tokens.attention_mask)
 
         def by_student(tokens):  # type: ignore[no-untyped-def]
             return engines.student(tokens.input_ids, tokens.attention_mask)
@@ -142,7 +161,13 @@ class RunEvaluation:
     def _evaluate(self, collection: Collection, step: int) -> None:
         start = time.monotonic()
         with training_untouched(self._engines.student):
+            # A sharded teacher is gathered for every forward. Before the first step the student
+            # has its weights, whole, and gives the same vectors without.
+            self._through_copy = step == 0 and _student_is_whole_copy(
+                self._recipe, self._accelerator, self._engines
+            )
             self._search(collection, step)
+            self._through_copy = False
         self.seconds += time.monotonic() - start
 
     def _search(self, collection: Collection, step: int) -> None:

@@ -249,6 +249,11 @@ def prepare(
     return Engines(wrapped, engine, prepared, plugins["student"].zero_stage)
 
 
+def is_partitioned(module: nn.Module) -> bool:
+    """Whether ranks hold partitions of the module's weights (ZeRO-3)."""
+    return any(hasattr(parameter, "ds_tensor") for parameter in module.parameters())
+
+
 def resident_elements(parameters: Any) -> int:
     """Elements of `parameters` that this rank holds: its partitions under ZeRO-3, else all."""
     total = 0

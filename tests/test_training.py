@@ -131,6 +131,12 @@ def test_every_engine_gives_the_same_losses(zero2, tiny_world, tmp_path):
             tiny_world, "cached", DEEPSPEED, *stage(2), f"teacher_cache={tiny_world.root / 'cache'}"
         ),
     }
+    # Under ZeRO-2 the untrained student reads for the sharded teacher, elsewhere each for itself.
+    step = "evaluation/colours/step-0"
+    for run in ("teacher_zero_shot.sw-en.run", "teacher_english.so-en.run", "student.sw-en.run"):
+        found = (zero2.directory / step / run).read_bytes()
+        assert found == (runs["zero3"].directory / step / run).read_bytes()
+        assert found == (runs["ddp"].directory / step / run).read_bytes()
     for name, finished in runs.items():
         losses = torch.tensor(finished.curve("train/loss"))
         torch.testing.assert_close(losses, expected, rtol=0, atol=1e-5, msg=f"{name}: {losses}")
