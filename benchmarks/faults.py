@@ -21,7 +21,6 @@ import re
 import shutil
 import signal
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -36,8 +35,9 @@ from tensorboard.util import tensor_util
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
-from faults_source import UnreliableServer, build_world, damage, small_disk  # noqa: E402
+from faults_source import UnreliableServer, build_world, damage  # noqa: E402
 from faulty_run import Run, parent, zero  # noqa: E402
+from small_disk import small_disk  # noqa: E402
 
 from distill.checkpoint import checkpoints_in, weights_hash  # noqa: E402
 from distill.survival.stopping import EXIT_REQUEUE  # noqa: E402
@@ -227,10 +227,9 @@ def inject(root: Path, number: int, per_run: int) -> tuple[list[Fault], Counter[
     world = build_world(root / "world")
     server = UnreliableServer(damage(world.shards, root / "damaged", every=30), every=2)
     disk = root / "disk"
-    fills = small_disk(disk)
     faults: list[Fault] = []
     reported, lost, calm = Counter[str](), Counter[str](), {}
-    try:
+    with small_disk(disk, mebibytes=96) as fills:
         turn, kinds = 0, list[str]()
         while len(faults) + reported.total() < number:
             stage, turn = (2, 3)[turn % 2], turn + 1
@@ -252,9 +251,6 @@ def inject(root: Path, number: int, per_run: int) -> tuple[list[Fault], Counter[
             print(f"run {turn}: {run.lives} lives, same weights: {met[0].survived}; {total} faults")
             print(table(faults, reported, lost), flush=True)
             shutil.rmtree(run.root)
-    finally:
-        if fills:
-            subprocess.run(["umount", "--lazy", str(disk)], check=True)
     return faults, reported, lost
 
 

@@ -1,4 +1,4 @@
-"""What the runs of `faults.py` live in: a source that fails now and then, shards, a full disk."""
+"""What the runs of `faults.py` live in: a source that fails now and then, and shards."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import hashlib
 import http.server
 import importlib.util
 import shutil
-import subprocess
 import sys
 import threading
 from functools import partial
@@ -101,10 +100,3 @@ def build_world(directory: Path) -> Any:
     specification.loader.exec_module(module)
     directory.mkdir()
     return module.build_tiny_world(directory)
-
-
-def small_disk(directory: Path) -> bool:
-    """Mount a small file system; False where this is not allowed."""
-    directory.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=96m", "tmpfs", str(directory)]
-    return sys.platform == "linux" and subprocess.run(mount, capture_output=True).returncode == 0

@@ -219,6 +219,8 @@ def _optimizer_step(
     labelled = _labelled_now(training)
     keys: list[list[str]] = []
     grad_norm = 0.0
+    # Into the state only with the step itself: one that a stop interrupts is made anew.
+    num_pairs_seen = num_skipped_steps = 0
     while len(keys) < training.recipe.data.accumulation_steps:
         taken = next(batches) if labelled is None else labelled.next_batch()
         training.watchdog.stage("encoding and loss")
@@ -235,7 +237,7 @@ def _optimizer_step(
             training.watchdog.stage("agreeing on the loss")
             finite = bool(torch.isfinite(micro.loss.detach()))
             if collectives.any_rank(not finite, accelerator.device):
-                training.state.num_skipped_steps += 1
+                num_skipped_steps += 1
                 # The next micro-batch takes this one's place in the accumulation.
                 accelerator.step -= 1
                 training.failures.add("loss", training.state.step, [micro.keys])
@@ -243,7 +245,7 @@ def _optimizer_step(
             training.watchdog.stage("backward and step")
             grad_norm = _backward_and_step(training, micro.loss)
             if not math.isfinite(grad_norm):
-                training.state.num_skipped_steps += 1
+                num_skipped_steps += 1
                 training.failures.add("gradient", training.state.step, [*keys, micro.keys])
                 # The whole step again, on the micro-batches that follow.
                 keys = []
@@ -252,10 +254,12 @@ def _optimizer_step(
                 training.objective.accept()
         keys.append(micro.keys)
         num_pairs = len(micro.keys) * collectives.world_size()
-        training.state.num_pairs_seen += num_pairs
+        num_pairs_seen += num_pairs
         throughput.add(num_pairs)
         means.add(micro.loss_B, micro.groups_B, micro.metrics)
     training.failures.clear()
+    training.state.num_pairs_seen += num_pairs_seen
+    training.state.num_skipped_steps += num_skipped_steps
     if labelled is None:
         training.objective.update()
     return grad_norm

@@ -23,11 +23,6 @@ NOUNS = ["river", "stone", "bird", "house", "tree", "road", "boat", "fire", "moo
 COLOURS = ["red", "green", "blue", "white", "black", "golden"]
 
 
-def foreign(word: str, language: str) -> str:
-    """A made-up translation that shares no token with English."""
-    return {"sw": "swa", "so": "som"}[language] + word[::-1]
-
-
 @dataclass(frozen=True)
 class TinyWorld:
     """Paths of the miniature inputs.
@@ -48,6 +43,11 @@ class TinyWorld:
     collection: Path
     recipe: Path
 
+    @staticmethod
+    def foreign(word: str, language: str) -> str:
+        """A made-up translation that shares no token with English."""
+        return {"sw": "swa", "so": "som"}[language] + word[::-1]
+
 
 def write_backbone(directory: Path) -> None:
     """A two-layer BERT over a word-level vocabulary, with fixed random weights."""
@@ -56,7 +56,9 @@ def write_backbone(directory: Path) -> None:
     from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 
     english = ["query", "document", "and", "the", *NOUNS, *COLOURS]
-    words = english + [foreign(word, language) for language in ("sw", "so") for word in english]
+    words = english + [
+        TinyWorld.foreign(word, language) for language in ("sw", "so") for word in english
+    ]
     vocabulary = {
         token: index
         for index, token in enumerate(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *words])
@@ -100,7 +102,7 @@ def write_bitext(directory: Path) -> list[str]:
     directory.mkdir(parents=True, exist_ok=True)
     for language in ("sw", "so"):
         lines = [
-            " ".join(foreign(word, language) for word in text.split()) + "\t" + text
+            " ".join(TinyWorld.foreign(word, language) for word in text.split()) + "\t" + text
             for text in sentences
         ]
         (directory / f"{language}-en.tsv").write_text("\n".join(lines) + "\n", encoding="utf-8")
@@ -119,7 +121,9 @@ def write_collection(directory: Path, sentences: list[str]) -> None:
     (directory / "docs.jsonl").write_text(lines(chosen, "d"))
     (directory / "queries-en.jsonl").write_text(lines(chosen, "q"))
     for language in ("sw", "so"):
-        texts = [" ".join(foreign(word, language) for word in text.split()) for text in chosen]
+        texts = [
+            " ".join(TinyWorld.foreign(word, language) for word in text.split()) for text in chosen
+        ]
         (directory / f"queries-{language}.jsonl").write_text(lines(texts, "q"))
     judgments = [f"q{number}\t0\td{number}\t1\n" for number in range(len(chosen))]
     (directory / "qrels.tsv").write_text("".join(judgments))

@@ -7,22 +7,17 @@ import os
 import re
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
 import torch
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from launches import DEEPSPEED, ROOT, curve
 
 from distill.checkpoint import checkpoints_in, read_state
 from distill.encoders.directory import load_encoder
 
-ROOT = Path(__file__).resolve().parents[1]
-BIN = Path(sys.executable).parent
-LAUNCH = [str(BIN / "accelerate"), "launch", "--config_file", "accelerate_config.yaml"]
 #: Ranks that die are replaced within the job.
-ELASTIC = [*LAUNCH, "--rdzv_backend", "c10d", "--max_restarts", "1"]
-DDP = [str(BIN / "torchrun"), "--standalone", "--nproc-per-node", "2"]
+ELASTIC = [*DEEPSPEED, "--rdzv_backend", "c10d", "--max_restarts", "1"]
 STEPS = 12
 #: Nothing here takes as long on any machine; what waits so long is a failure.
 PATIENCE_SECONDS = 600
@@ -51,7 +46,7 @@ class Run:
         ]
         self.output = ""
 
-    def start(self, *overrides: str, launcher=LAUNCH, hold=(), **faults) -> None:
+    def start(self, *overrides: str, launcher=DEEPSPEED, hold=(), **faults) -> None:
         """Launch; `hold` are the places of one life, or a list of them for each life."""
         for path in self.watched.iterdir():
             path.unlink()
@@ -130,9 +125,7 @@ class Run:
         return load_encoder(str(self.directory / "student"))[0].state_dict()
 
     def curve(self, tag: str) -> list[float]:
-        events = EventAccumulator(str(self.directory / "tensorboard"))
-        events.Reload()
-        return [point.value for point in events.Scalars(tag)]
+        return curve(self.directory, tag)
 
 
 def parent(pid: int) -> int:

@@ -18,6 +18,8 @@ BIN = Path(sys.executable).parent
 DEEPSPEED = [str(BIN / "accelerate"), "launch", "--config_file", "accelerate_config.yaml"]
 DDP = [str(BIN / "torchrun"), "--standalone", "--nproc-per-node", "2"]
 PLAIN = [str(BIN / "accelerate"), "launch"]
+#: No launcher: one process, as `python distill/train.py` starts it.
+ALONE = [sys.executable]
 STEPS = 6
 
 
@@ -29,22 +31,36 @@ class Finished:
     output: str
 
     def curve(self, tag: str) -> list[float]:
-        events = EventAccumulator(str(self.directory / "tensorboard"))
-        events.Reload()
-        return [point.value for point in events.Scalars(tag)]
+        return curve(self.directory, tag)
 
     def tags(self) -> set[str]:
-        events = EventAccumulator(str(self.directory / "tensorboard"))
-        events.Reload()
-        return set(events.Tags()["scalars"])
+        return tags(self.directory)
 
     def weights(self) -> str:
-        encoder, _ = load_encoder(str(self.directory / "student"))
-        return weights_hash(encoder.state_dict())
+        return weights(self.directory)
 
 
-def launch(world, name: str, launcher: list[str], *overrides: str, cwd: Path = ROOT) -> Finished:
-    command = [
+def curve(directory: Path, tag: str) -> list[float]:
+    """Values of a curve of the run in `directory`."""
+    return [point.value for point in _events(directory).Scalars(tag)]
+
+
+def tags(directory: Path) -> set[str]:
+    """Names of the run's curves."""
+    return set(_events(directory).Tags()["scalars"])
+
+
+def _events(directory: Path) -> EventAccumulator:
+    return EventAccumulator(str(directory / "tensorboard")).Reload()
+
+
+def weights(directory: Path) -> str:
+    """Hash of the finished student's weights."""
+    return weights_hash(load_encoder(str(directory / "student"))[0].state_dict())
+
+
+def command(world, name: str, launcher: list[str], *overrides: str) -> list[str]:
+    return [
         *launcher,
         str(ROOT / "distill/train.py"),
         str(world.recipe),
@@ -54,9 +70,17 @@ def launch(world, name: str, launcher: list[str], *overrides: str, cwd: Path = R
         "picture_every_steps=3",
         *overrides,
     ]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+
+
+def launch(world, name: str, launcher: list[str], *overrides: str, cwd: Path = ROOT) -> Finished:
     result = subprocess.run(
-        command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=300, check=False
+        command(world, name, launcher, *overrides),
+        cwd=cwd,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
     )
     assert result.returncode == 0, result.stdout + result.stderr
     return Finished(world.root / "runs" / name, result.stdout + result.stderr)

@@ -3,62 +3,25 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
-from distill.checkpoint import weights_hash
-from distill.encoders.directory import load_encoder
+from launches import ALONE, DEEPSPEED, curve, launch, weights
 
 pytestmark = pytest.mark.slow
 
-ROOT = Path(__file__).resolve().parent.parent
-TRAIN = [sys.executable, str(ROOT / "distill/train.py")]
-TWO_RANKS = [
-    str(Path(sys.executable).parent / "accelerate"),
-    *("launch", "--config_file", "accelerate_config.yaml", str(ROOT / "distill/train.py")),
-]
 STEPS = 8
 
 
 def train(world, name: str, launcher: list[str], *overrides: str) -> Path:
-    command = [
-        *launcher,
-        str(world.recipe),
-        f"name={name}",
+    common = [
         f"max_steps={STEPS}",
-        "log_every_steps=1",
         "evaluation.collections=[]",
         "launch.threads_per_process=1",
-        *overrides,
     ]
-    result = subprocess.run(
-        command,
-        cwd=ROOT,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=1200,
-        check=False,
-    )
-    assert result.returncode == 0, result.stdout + result.stderr
-    return world.root / "runs" / name
-
-
-def curve(directory: Path, tag: str) -> list[float]:
-    events = EventAccumulator(str(directory / "tensorboard"))
-    events.Reload()
-    return [point.value for point in events.Scalars(tag)]
-
-
-def weights(directory: Path) -> str:
-    return weights_hash(load_encoder(str(directory / "student"))[0].state_dict())
+    return launch(world, name, launcher, *common, *overrides).directory
 
 
 @pytest.fixture(scope="module")
@@ -93,7 +56,7 @@ def mixed(tiny_world, labels) -> Path:
     return train(
         tiny_world,
         "mixed",
-        TRAIN,
+        ALONE,
         "data.micro_batch=16",
         f"teacher_cache={tiny_world.root / 'cache'}",
         f"labelled={{share: 0.5, micro_batch: 8, {labels['scores']}}}",
@@ -105,7 +68,7 @@ def test_two_ranks_train_like_one_process(mixed, tiny_world, labels):
     two_ranks = train(
         tiny_world,
         "mixed-by-two",
-        TWO_RANKS,
+        DEEPSPEED,
         f"labelled={{share: 0.5, micro_batch: 4, {labels['scores']}}}",
     )
     for tag, num in (("train/loss", STEPS), ("train/loss_by_pair/labelled", STEPS // 2)):
@@ -120,7 +83,7 @@ def test_a_resumed_run_ends_with_the_same_weights(mixed, tiny_world, labels):
     again = train(
         tiny_world,
         "mixed",
-        TRAIN,
+        ALONE,
         "data.micro_batch=16",
         f"teacher_cache={tiny_world.root / 'cache'}",
         f"labelled={{share: 0.5, micro_batch: 8, {labels['scores']}}}",
@@ -132,7 +95,7 @@ def test_triples_follow_distillation(mixed, tiny_world, labels):
     directory = train(
         tiny_world,
         "afterwards",
-        TRAIN,
+        ALONE,
         f"student.model={mixed / 'student'}",
         f"labelled={{share: 1, micro_batch: 16, {labels['triples']}}}",
         "max_steps=30",

@@ -5,35 +5,23 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 import torch
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from launches import ALONE, DEEPSPEED, ROOT, command, curve, launch, tags, weights
 
-from distill.checkpoint import checkpoints_in, read_state, weights_hash
-from distill.encoders.directory import load_encoder
+from distill.checkpoint import checkpoints_in, read_state
 
 pytestmark = pytest.mark.slow
 
-ROOT = Path(__file__).resolve().parent.parent
-TRAIN = [sys.executable, str(ROOT / "distill/train.py")]
-TWO_RANKS = [
-    str(Path(sys.executable).parent / "accelerate"),
-    *("launch", "--config_file", "accelerate_config.yaml", str(ROOT / "distill/train.py")),
-]
 STEPS = 30
 
 
-def command(world, name: str, launcher: list[str], *overrides: str) -> list[str]:
+def settings(world, *overrides: str) -> list[str]:
     return [
-        *launcher,
-        str(world.recipe),
-        f"name={name}",
         f"max_steps={STEPS}",
-        "log_every_steps=1",
         "objectives.contrastive.weight=0.5",
         f"teacher_cache={world.root / 'cache'}",
         "negatives={kind: dynamic, every_steps: 4, num_per_pair: 3, max_score_ratio: 0.99}",
@@ -44,32 +32,12 @@ def command(world, name: str, launcher: list[str], *overrides: str) -> list[str]
 
 
 def train(world, name: str, launcher: list[str], *overrides: str) -> Path:
-    result = subprocess.run(
-        command(world, name, launcher, *overrides),
-        cwd=ROOT,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=1200,
-        check=False,
-    )
-    assert result.returncode == 0, result.stdout + result.stderr
-    return world.root / "runs" / name
-
-
-def curve(directory: Path, tag: str) -> list[float]:
-    events = EventAccumulator(str(directory / "tensorboard"))
-    events.Reload()
-    return [point.value for point in events.Scalars(tag)]
-
-
-def weights(directory: Path) -> str:
-    return weights_hash(load_encoder(str(directory / "student"))[0].state_dict())
+    return launch(world, name, launcher, *settings(world, *overrides)).directory
 
 
 @pytest.fixture(scope="module")
 def one_process(tiny_world) -> Path:
-    return train(tiny_world, "mined", TRAIN, "data.micro_batch=16")
+    return train(tiny_world, "mined", ALONE, "data.micro_batch=16")
 
 
 def test_the_student_is_mined_with_and_its_negatives_change(one_process):
@@ -91,7 +59,7 @@ def test_the_student_is_mined_with_and_its_negatives_change(one_process):
 
 
 def test_two_ranks_train_like_one_process(one_process, tiny_world):
-    two_ranks = train(tiny_world, "mined-by-two", TWO_RANKS)
+    two_ranks = train(tiny_world, "mined-by-two", DEEPSPEED)
     found = torch.tensor(curve(two_ranks, "train/loss")[:10])
     expected = torch.tensor(curve(one_process, "train/loss")[:10])
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
@@ -105,7 +73,7 @@ def test_a_killed_run_goes_on_with_the_same_negatives(one_process, tiny_world):
     options = ["data.micro_batch=16", "checkpoint.every_steps=3"]
     checkpoints = tiny_world.root / "runs/killed/checkpoints"
     process = subprocess.Popen(
-        command(tiny_world, "killed", TRAIN, *options),
+        command(tiny_world, "killed", ALONE, *settings(tiny_world, *options)),
         cwd=ROOT,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         stderr=subprocess.DEVNULL,
@@ -123,15 +91,14 @@ def test_a_killed_run_goes_on_with_the_same_negatives(one_process, tiny_world):
     assert state.step < STEPS
     if state.step % 4:
         assert len(state.negatives["lists"]) > 0
-    finished = train(tiny_world, "killed", TRAIN, *options)
+    finished = train(tiny_world, "killed", ALONE, *options)
     assert weights(finished) == weights(one_process)
 
 
 def test_bm25_finds_negatives_and_the_teacher_encodes_them(tiny_world):
     negatives = "negatives={kind: static, every_steps: null, max_score_ratio: 0.99}"
     options = ["data.micro_batch=16", "max_steps=3", "teacher_cache=null", negatives]
-    directory = train(tiny_world, "static", TRAIN, *options)
+    directory = train(tiny_world, "static", ALONE, *options)
     assert curve(directory, "negatives/found")[0] > 0.9
     assert max(curve(directory, "contrastive/negative_accuracy")) > 0
-    events = EventAccumulator(str(directory / "tensorboard"))
-    assert "negatives/refreshed" not in events.Reload().Tags()["scalars"]
+    assert "negatives/refreshed" not in tags(directory)

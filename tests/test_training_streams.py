@@ -5,23 +5,16 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from launches import DDP, ROOT, curve
 
 from data_shards.format import index_name, read_index, read_manifest
 from distill.lexicons.lexicon import Lexicon, lexicon_path, write_lexicon
 
 pytestmark = pytest.mark.slow
-
-ROOT = Path(__file__).resolve().parent.parent
-DDP = [str(Path(sys.executable).parent / "torchrun"), "--standalone", "--nproc-per-node", "2"]
-
-
-def foreign(word: str, language: str) -> str:
-    """The miniature's made-up translation of a word."""
-    return {"sw": "swa", "so": "som"}[language] + word[::-1]
 
 
 def run(command: list[str], *overrides: str) -> subprocess.CompletedProcess[str]:
@@ -40,12 +33,6 @@ def train(world, name: str, *overrides: str) -> subprocess.CompletedProcess[str]
     options = [f"name={name}", "max_steps=8", "log_every_steps=4", "evaluation.collections=[]"]
     options += ["checkpoint.every_steps=0", "picture_every_steps=0", *overrides]
     return run([*DDP, "distill/train.py", str(world.recipe)], *options)
-
-
-def curves(world, name: str) -> dict[str, list[float]]:
-    events = EventAccumulator(str(world.root / "runs" / name / "tensorboard"))
-    events.Reload()
-    return {tag: [point.value for point in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
 
 
 def build(world, folder: Path, num_shards: int) -> Path:
@@ -74,13 +61,13 @@ def test_two_processes_on_five_shards_of_which_one_is_damaged(tiny_world, tmp_pa
         "data.mixing={kind: weights, weights: {sw-en: 3, so-en: 1}}",
     )
     assert result.returncode == 0, result.stderr
-    found = curves(tiny_world, "five-shards")
-    assert len(found["train/loss"]) == 2
+    found = partial(curve, tiny_world.root / "runs/five-shards")
+    assert len(found("train/loss")) == 2
     # One and two windows of 64 samples, each of which has the shares exactly.
-    assert found["stream/share/sw-en"] == [0.75, 0.75]
-    assert found["stream/share/so-en"] == [0.25, 0.25]
-    faults = found["stream/faults/wrong_checksum"]
-    assert faults == found["stream/faults/all"]
+    assert found("stream/share/sw-en") == [0.75, 0.75]
+    assert found("stream/share/so-en") == [0.25, 0.25]
+    faults = found("stream/faults/wrong_checksum")
+    assert faults == found("stream/faults/all")
     # A fifth of 96 samples of sw-en is expected; no replacement is counted again.
     assert 0 < faults[0] < faults[1] <= 40
     # Past the budget, both stop together, and the message names a sample.
@@ -94,7 +81,7 @@ def test_two_processes_on_one_shard_with_stored_tokens_and_switched_words(tiny_w
     shards = build(tiny_world, tmp_path / "shards", num_shards=1)
     options = [f"data.shards=[{shards}]", "data.hybrid.monolingual_share=0.25"]
     for language in ("sw", "so"):
-        lexicon = Lexicon({foreign("river", language): [("river", 1.0)]})
+        lexicon = Lexicon({tiny_world.foreign("river", language): [("river", 1.0)]})
         write_lexicon(lexicon, lexicon_path(tmp_path, language, "en"))
     options.append(f"data.code_switching={{share: 0.5, lexicon: {tmp_path}}}")
     store = [sys.executable, "-m", "distill.store_tokens", str(tiny_world.recipe), options[0]]
@@ -103,12 +90,14 @@ def test_two_processes_on_one_shard_with_stored_tokens_and_switched_words(tiny_w
     for name in ("live", "stored"):
         result = train(tiny_world, name, *options, f"data.stored_tokens={name == 'stored'}")
         assert result.returncode == 0, result.stderr
-    live, stored_curves = curves(tiny_world, "live"), curves(tiny_world, "stored")
-    assert stored_curves["train/loss"] == live["train/loss"]
-    assert live["stream/monolingual_share"] == [0.25, 0.25]
+    live, stored_run = (
+        partial(curve, tiny_world.root / "runs" / name) for name in ("live", "stored")
+    )
+    assert stored_run("train/loss") == live("train/loss")
+    assert live("stream/monolingual_share") == [0.25, 0.25]
     # Each sentence has two of ten nouns among its four words; a quarter are read in English.
-    assert all(0 < share < 0.1 for share in live["stream/switched_share"])
-    assert stored_curves["stream/switched_share"] == live["stream/switched_share"]
+    assert all(0 < share < 0.1 for share in live("stream/switched_share"))
+    assert stored_run("stream/switched_share") == live("stream/switched_share")
 
 
 def test_a_language_without_bitext_fails_at_once_with_the_remedy(tiny_world):

@@ -6,7 +6,6 @@ import json
 import os
 import random
 import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +25,7 @@ from distill.survival.loading import weights_only_loading
 
 ROOT = Path(__file__).resolve().parents[2]
 TEACHER = "0123456789abcdef"
+DISK_MIB = 1
 
 
 def prepared(width: int = 8) -> tuple[Accelerator, torch.nn.Module]:
@@ -148,20 +148,6 @@ def test_a_checkpoint_cannot_run_code(tmp_path):
     assert not (tmp_path / "ran").exists()
     torch.load(path / "optimizer.bin", weights_only=False)
     assert (tmp_path / "ran").exists(), "the payload does nothing: this test shows nothing"
-
-
-@pytest.fixture
-def small_disk(tmp_path):
-    """A file system of one mebibyte; skips where none can be mounted."""
-    directory = tmp_path / "disk"
-    directory.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(directory)]
-    if sys.platform != "linux" or subprocess.run(mount, capture_output=True).returncode != 0:
-        pytest.skip("a small file system can be mounted by root on Linux only")
-    try:
-        yield directory
-    finally:
-        subprocess.run(["umount", "--lazy", str(directory)], check=True)
 
 
 def test_too_little_space_is_found_before_anything_is_written(small_disk):

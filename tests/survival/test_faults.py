@@ -1,45 +1,41 @@
 """Faults met by real processes of the real launchers, with the sharded teacher.
 
 Every fault meets its run at a place where the run is held for it, so a busy machine changes nothing
-but the time. What meets what is drawn anew in each run of the tests; `benchmarks/faults.py` injects
-hundreds.
+but the time. `benchmarks/faults.py` draws what meets what, hundreds of times.
 """
 
 from __future__ import annotations
 
-import random
 import re
 import shutil
 import subprocess
-import sys
 
 import pytest
 import torch
-from faulty_run import DDP, ELASTIC, LAUNCH, SECRET, STEPS, Run, zero
+from faulty_run import ELASTIC, SECRET, STEPS, Run, zero
+from launches import DDP, DEEPSPEED, PLAIN
 
 from distill.checkpoint import weights_hash
 from distill.survival.stopping import EXIT_REQUEUE
 
 pytestmark = pytest.mark.slow
 
-KILLS = ("SIGKILL of a rank", "SIGKILL of the launcher")
+DISK_MIB = 64
 SIGNALS = ("SIGTERM to the launcher", "SIGUSR1 to the ranks")
 #: Neither reaches the weights, in the calm runs and in the others alike.
 NOT_FINITE = {"nan_loss": [[1, 2]], "nan_gradient": [[0, 7]]}
 
 
-def draw_plans() -> dict[int, list[tuple[str, str]]]:
-    """ZeRO stage → faults and where they meet the run; each kind is met at least once."""
-    kinds = random.sample([*KILLS, *SIGNALS], 4)
-    places = [f"step {random.choice([2, 4])}", "checkpoint 6", "evaluation 8"]
-    two = sorted(random.sample(range(3), 2))
-    return {
-        2: list(zip(kinds[:3], places, strict=True)),
-        3: list(zip(kinds[2:], [places[i] for i in two], strict=True)),
-    }
-
-
-PLANS = draw_plans()
+#: ZeRO stage → faults and where they meet the run. Step 2 is the one whose first attempt is not
+#: finite: stopped before the second one, it must be made, and counted, as if it had not begun.
+PLANS = {
+    2: [
+        ("SIGTERM to the launcher", "step 2"),
+        ("SIGUSR1 to the ranks", "checkpoint 6"),
+        ("SIGKILL of a rank", "evaluation 8"),
+    ],
+    3: [("SIGKILL of the launcher", "checkpoint 6"), ("SIGUSR1 to the ranks", "evaluation 8")],
+}
 
 
 def meet(run: Run, kind: str, place: str) -> None:
@@ -116,7 +112,7 @@ def test_zero3_survives_and_a_shard_that_vanishes_meanwhile(calm3, tiny_world, t
 def test_zero3_goes_on_with_one_process(calm3, tiny_world, tmp_path):
     run = Run(tiny_world, tmp_path / "one", *zero(3))
     copy_checkpoint(calm3, run, 9)
-    run.finish("data.micro_batch=16", launcher=[*LAUNCH, "--num_processes", "1"])
+    run.finish("data.micro_batch=16", launcher=[*DEEPSPEED, "--num_processes", "1"])
     assert "written by 2 processes, resumed on 1" in run.output
     assert_close_losses(run.curve("train/loss"), calm3.curve("train/loss")[9:])
 
@@ -126,7 +122,7 @@ def test_zero2_goes_on_with_one_process_and_again_with_two_of_which_one_is_repla
 ):
     run = Run(tiny_world, tmp_path / "one-two", *zero(2))
     copy_checkpoint(calm2, run, 3)
-    one = [*LAUNCH, "--num_processes", "1"]
+    one = [*DEEPSPEED, "--num_processes", "1"]
     run.start("data.micro_batch=16", launcher=one, hold=["step 6"], **NOT_FINITE)
     run.reach("step 6")
     run.hit("SIGINT to the launcher")
@@ -158,20 +154,6 @@ def assert_close_losses(losses: list[float], expected: list[float]) -> None:
     torch.testing.assert_close(losses, expected, rtol=0, atol=1e-3)
 
 
-@pytest.fixture
-def small_disk(tmp_path):
-    """A file system of its own; skips where none can be mounted."""
-    directory = tmp_path / "disk"
-    directory.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=64m", "tmpfs", str(directory)]
-    if sys.platform != "linux" or subprocess.run(mount, capture_output=True).returncode != 0:
-        pytest.skip("a small file system can be mounted by root on Linux only")
-    try:
-        yield directory
-    finally:
-        subprocess.run(["umount", "--lazy", str(directory)], check=True)
-
-
 def test_ddp_survives_a_full_disk_a_hang_and_a_read_only_directory(
     small_disk, tiny_world, tmp_path
 ):
@@ -195,6 +177,6 @@ def test_ddp_survives_a_full_disk_a_hang_and_a_read_only_directory(
     assert run.end() not in (0, EXIT_REQUEUE)
     assert f"run directory {run.directory} is read-only" in run.output
     subprocess.run(["mount", "-o", "remount,rw", str(small_disk)], check=True)
-    run.finish("data.micro_batch=16", launcher=[LAUNCH[0], "launch"])
+    run.finish("data.micro_batch=16", launcher=PLAIN)
     assert "written by 2 processes, resumed on 1" in run.output
     assert len(run.curve("train/loss")) == STEPS
