@@ -1,4 +1,4 @@
-"""From a recipe to the parts of a run: engines, stream, the teacher's cache."""
+"""From a recipe to the parts of a run: engines, stream, the teacher's cache, its state."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import replace
 from accelerate import Accelerator
 
 from distill import collectives
-from distill.checkpoint import checkpoints_in
+from distill.checkpoint import TrainState, checkpoints_in, load_checkpoint, read_state
 from distill.config import Recipe
 from distill.encoders.late_interaction import LateInteractionEncoder, num_parameters
 from distill.encoders.text import TextEncoder
@@ -193,3 +193,27 @@ def check_same_tokens(
             "set objectives.anchor.level=sentence, or start the student from the teacher",
         )
     return same
+
+
+def build_state(
+    recipe: Recipe, accelerator: Accelerator, stream: BitextStream, teacher_hash: str, engine: str
+) -> TrainState:
+    """Where the run goes on: at its newest checkpoint, which is loaded, or at the beginning."""
+    world_size = collectives.world_size()
+    found = checkpoints_in(recipe.run_directory / "checkpoints")
+    if not found:
+        return TrainState(teacher_hash=teacher_hash, world_size=world_size, engine=engine)
+    written_by = read_state(found[-1]).world_size
+    state = load_checkpoint(found[-1], accelerator, teacher_hash, engine)
+    stream.load_state_dict(state.stream)
+    if collectives.rank() == 0:
+        if written_by != world_size:
+            pairs = recipe.data.micro_batch * recipe.data.accumulation_steps
+            print(
+                f"written by {written_by} processes, resumed on {world_size}: weights, optimizer "
+                f"and data position are the same; a step now has {pairs * world_size} pairs "
+                f"({pairs} a process), and sums are rounded in another order",
+                flush=True,
+            )
+        print(f"resumed from {found[-1]}, step {state.step} of {recipe.max_steps}", flush=True)
+    return state

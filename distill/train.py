@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 if __package__ in (None, ""):  # Run as a script: its folder would shadow top-level modules.
@@ -21,15 +22,11 @@ from distill.building import (
     build_caches,
     build_encoders,
     build_objective,
+    build_state,
     build_stream,
     check_same_tokens,
 )
-from distill.checkpoint import (
-    TrainState,
-    checkpoints_in,
-    load_checkpoint,
-    read_state,
-)
+from distill.checkpoint import TrainState
 from distill.checks import check_inputs
 from distill.config import Recipe
 from distill.config_file import load_settings, save_settings
@@ -48,7 +45,6 @@ from distill.plan_pictures import PlanPictures
 from distill.process import prepare_process
 from distill.run_evaluation import RunEvaluation
 from distill.saving import Saver
-from distill.stream.bitext import BitextStream
 from distill.survival.divergence import NonFiniteCount
 from distill.survival.memory import advice_on_out_of_memory
 from distill.survival.stopping import EXIT_REQUEUE, StopFlag, end_process, ignore_signals
@@ -101,7 +97,7 @@ def run(recipe: Recipe) -> bool:
     same_tokens = check_same_tokens(recipe, objective.needs, student_text, teacher_text)
     teacher_hash = encoder_hash(local_directory(recipe.teacher, recipe.allow_downloads))
     engine = "torch" if engines.zero_stage is None else f"zero{engines.zero_stage}"
-    state = _resume(recipe, accelerator, stream, teacher_hash, engine)
+    state = build_state(recipe, accelerator, stream, teacher_hash, engine)
     if main:
         save_settings(recipe, recipe.run_directory / "config.yaml")
     _report_sharding(engines, state)
@@ -118,6 +114,9 @@ def run(recipe: Recipe) -> bool:
         watchdog.beat()  # Where this is asked, work goes on.
         return stop.raised
 
+    def write_student(name: str) -> None:
+        _write_student(directory / name, recipe, accelerator, engines, student_text)
+
     evaluation = RunEvaluation(
         recipe,
         accelerator,
@@ -127,9 +126,7 @@ def run(recipe: Recipe) -> bool:
         teacher_hash,
         curves,
         should_stop=should_stop,
-        on_best=lambda: _write_student(
-            directory / "best", recipe, accelerator, engines, student_text
-        ),
+        on_best=lambda: write_student("best"),
     )
     if state.best:
         evaluation.best.load_state_dict(state.best)
@@ -178,6 +175,23 @@ def run(recipe: Recipe) -> bool:
         labelled=labelled,
         pictures=PlanPictures(curves, recipe.picture_every_steps, student_text, teacher_text),
     )
+    try:
+        if not _train_and_evaluate(training, evaluation, write_student):
+            return False
+    finally:
+        save.wait()
+        watchdog.close()
+        curves.close()
+    if main:
+        _say_results(recipe, evaluation, time.monotonic() - start)
+    return True
+
+
+def _train_and_evaluate(
+    training: Training, evaluation: RunEvaluation, write_student: Callable[[str], None]
+) -> bool:
+    """False where a stop ended it early."""
+    recipe, state, watchdog = training.recipe, training.state, training.watchdog
     advice = advice_on_out_of_memory(
         recipe.data.micro_batch,
         recipe.data.accumulation_steps,
@@ -190,54 +204,29 @@ def run(recipe: Recipe) -> bool:
         with advice:
             if not evaluation.best.should_stop and not train(training):
                 return False
-        _report_sharding(engines, state)
+        _report_sharding(training.engines, state)
         watchdog.stage("writing the student")
-        _write_student(directory / "student", recipe, accelerator, engines, student_text)
+        write_student("student")
         watchdog.stage("evaluation")
         evaluation.full(state.step)
     except EvaluationStoppedError:
-        if main:
-            reason = stop.reason or "another rank's signal"
+        if collectives.rank() == 0:
+            reason = training.stop.reason or "another rank's signal"
             print(f"stopped in an evaluation ({reason}); run the same command to go on", flush=True)
         return False
-    finally:
-        save.wait()
-        watchdog.close()
-        curves.close()
-    if main:
-        if recipe.evaluation.collections:
-            print(evaluation.table())
-            print(f"report: {evaluation.write_report()}")
-            print(evaluation.write_cost(time.monotonic() - start))
-        best = evaluation.best
-        if best.best_step >= 0:
-            print(f"best: step {best.best_step}, AP {best.best_value:.4f}: {directory / 'best'}")
-        print(f"student: {directory / 'student'}")
-        print(f"curves: tensorboard --logdir {directory / 'tensorboard'}", flush=True)
     return True
 
 
-def _resume(
-    recipe: Recipe, accelerator: Accelerator, stream: BitextStream, teacher_hash: str, engine: str
-) -> TrainState:
-    world_size = collectives.world_size()
-    found = checkpoints_in(recipe.run_directory / "checkpoints")
-    if not found:
-        return TrainState(teacher_hash=teacher_hash, world_size=world_size, engine=engine)
-    written_by = read_state(found[-1]).world_size
-    state = load_checkpoint(found[-1], accelerator, teacher_hash, engine)
-    stream.load_state_dict(state.stream)
-    if collectives.rank() == 0:
-        if written_by != world_size:
-            pairs = recipe.data.micro_batch * recipe.data.accumulation_steps
-            print(
-                f"written by {written_by} processes, resumed on {world_size}: weights, optimizer "
-                f"and data position are the same; a step now has {pairs * world_size} pairs "
-                f"({pairs} a process), and sums are rounded in another order",
-                flush=True,
-            )
-        print(f"resumed from {found[-1]}, step {state.step} of {recipe.max_steps}", flush=True)
-    return state
+def _say_results(recipe: Recipe, evaluation: RunEvaluation, seconds: float) -> None:
+    directory, best = recipe.run_directory, evaluation.best
+    if recipe.evaluation.collections:
+        print(evaluation.table())
+        print(f"report: {evaluation.write_report()}")
+        print(evaluation.write_cost(seconds))
+    if best.best_step >= 0:
+        print(f"best: step {best.best_step}, AP {best.best_value:.4f}: {directory / 'best'}")
+    print(f"student: {directory / 'student'}")
+    print(f"curves: tensorboard --logdir {directory / 'tensorboard'}", flush=True)
 
 
 def _report_sharding(engines: Engines, state: TrainState) -> None:
