@@ -10,7 +10,7 @@ HAS_DRIVER := $(shell nvidia-smi >/dev/null 2>&1 && echo yes)
 # The real readers, each in its own environment: PyLate pins older versions of transformers.
 READERS := .venv-readers
 
-.PHONY: demo test test-fast test-roundtrips lint clean
+.PHONY: demo test test-fast test-roundtrips lint docs clean
 
 demo: $(VENV)/installed
 	$(BIN)/python launch/demo/run.py
@@ -33,6 +33,9 @@ $(READERS)/installed:
 	$(READERS)/sentence-transformers/bin/python -m pip install --quiet "sentence-transformers>=6.2,<7"
 	touch $@
 
+docs: $(VENV)/installed-dev
+	$(BIN)/python -m mkdocs build
+
 lint: $(VENV)/installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -54,4 +57,4 @@ $(VENV)/installed-dev: $(VENV)/installed
 	touch $@
 
 clean:
-	rm -rf $(VENV) $(READERS) runs models downloads data_shards/demo
+	rm -rf $(VENV) $(READERS) site runs models downloads data_shards/demo
