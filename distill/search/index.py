@@ -6,9 +6,11 @@ Shapes: P texts, N query tokens, M document tokens, D dimension.
 from __future__ import annotations
 
 import importlib.util
+import sys
 from collections.abc import Sequence
+from contextlib import redirect_stdout
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -84,26 +86,27 @@ class PlaidIndex:
 
     def __init__(self, exact: ExactIndex, num_documents: int, folder: Path) -> None:
         require_pylate()
-        from pylate import indexes, retrieve
+        from pylate import retrieve
 
         self._exact = exact
         folder.mkdir(parents=True, exist_ok=True)
-        index = indexes.PLAID(
-            index_folder=str(folder), index_name="plaid", override=True, show_progress=False
-        )
-        index.add_documents(
-            documents_ids=[str(position) for position in range(num_documents)],
-            documents_embeddings=[
-                exact.vectors(position).numpy() for position in range(num_documents)
-            ],
-        )
-        self._retriever = retrieve.ColBERT(index=index)
+        # What it says of its work is not among the hits.
+        with redirect_stdout(sys.stderr):
+            index = _new_plaid(folder, exact.vectors(0).shape[1])
+            index.add_documents(
+                documents_ids=[str(position) for position in range(num_documents)],
+                documents_embeddings=[
+                    exact.vectors(position).numpy() for position in range(num_documents)
+                ],
+            )
+            self._retriever = retrieve.ColBERT(index=index)
 
     def find(self, query_ND: Tensor, depth: int) -> list[tuple[int, float]]:
         """As `Index.find`; a document that PLAID's centroids pass over is not found."""
-        (hits,) = self._retriever.retrieve(
-            queries_embeddings=[query_ND.numpy()], k=depth * _CANDIDATES
-        )
+        with redirect_stdout(sys.stderr):
+            (hits,) = self._retriever.retrieve(
+                queries_embeddings=[query_ND.numpy()], k=depth * _CANDIDATES
+            )
         scored = [
             (position, maxsim(query_ND, self._exact.vectors(position)))
             for position in (int(hit["id"]) for hit in hits)
@@ -113,6 +116,20 @@ class PlaidIndex:
     def vectors(self, position: int) -> Tensor:
         """As `Index.vectors`."""
         return self._exact.vectors(position)
+
+
+def _new_plaid(folder: Path, dimension: int) -> Any:
+    """PLAID by fast-plaid where it loads, else by Stanford's code, which PyLate carries.
+
+    fast-plaid is built for one version of torch each, and does not load beside another.
+    """
+    from pylate import indexes
+
+    options: dict[str, Any] = {"index_folder": str(folder), "index_name": "plaid", "override": True}
+    try:
+        return indexes.PLAID(**options, show_progress=False)
+    except ImportError:
+        return indexes.PLAID(**options, use_fast=False, embedding_size=dimension)
 
 
 def maxsim(query_ND: Tensor, document_MD: Tensor) -> float:
