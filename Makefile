@@ -7,8 +7,17 @@ BIN := $(VENV)/bin
 TORCH := torch==2.13.0
 HAS_DRIVER := $(shell nvidia-smi >/dev/null 2>&1 && echo yes)
 
+# $(1): the environment's Python.
+ifeq ($(HAS_DRIVER),yes)
+install_torch = $(1) -m pip install --quiet $(TORCH)
+else
+install_torch = $(1) -m pip install --quiet "$(TORCH)+cpu" || $(1) -m pip install --quiet $(TORCH)
+endif
+
 # The real readers, each in its own environment: PyLate pins older versions of transformers.
 READERS := .venv-readers
+# What PyLate asks for but fast-plaid, which wants a torch of its own; Stanford's PLAID serves.
+PYLATE_NEEDS := "sentence-transformers==5.3.0" "transformers<=5.3.0" datasets accelerate pandas ujson ninja fastkmeans
 
 .PHONY: demo test test-fast test-roundtrips lint docs clean
 
@@ -28,8 +37,11 @@ test-roundtrips: $(VENV)/installed-dev $(READERS)/installed
 
 $(READERS)/installed:
 	$(PYTHON) -m venv $(READERS)/pylate
-	$(READERS)/pylate/bin/python -m pip install --quiet "pylate==1.6.0" pydantic pyyaml
+	$(call install_torch,$(READERS)/pylate/bin/python)
+	$(READERS)/pylate/bin/python -m pip install --quiet --no-deps "pylate==1.6.0"
+	$(READERS)/pylate/bin/python -m pip install --quiet $(PYLATE_NEEDS) pydantic pyyaml
 	$(PYTHON) -m venv $(READERS)/sentence-transformers
+	$(call install_torch,$(READERS)/sentence-transformers/bin/python)
 	$(READERS)/sentence-transformers/bin/python -m pip install --quiet "sentence-transformers>=6.2,<7"
 	touch $@
 
@@ -44,11 +56,7 @@ lint: $(VENV)/installed-dev
 $(VENV)/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
-ifeq ($(HAS_DRIVER),yes)
-	$(BIN)/python -m pip install --quiet $(TORCH)
-else
-	$(BIN)/python -m pip install --quiet "$(TORCH)+cpu" || $(BIN)/python -m pip install --quiet $(TORCH)
-endif
+	$(call install_torch,$(BIN)/python)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable .
 	touch $@
 
