@@ -11,8 +11,6 @@ import pytest
 from distill.errors import InputError
 from distill.stream.sources import CorruptSourceError, ShardCache
 
-PAIRS = {"sw-en": 70, "fi-en": 41}
-
 
 def test_retries_back_off_and_give_up(tmp_path, monkeypatch):
     pauses = []
