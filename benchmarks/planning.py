@@ -24,7 +24,7 @@ from distill.config import Recipe
 from distill.config_file import load_settings
 from distill.encoders.directory import load_encoder, save_encoder
 from distill.encoders.settings import TextSettings
-from distill.plan import make_plan, measured_rate, model_size
+from distill.plan import MEASURED_EFFICIENCY, make_plan, measured_rate, model_size
 
 #: Hidden width, layers, pairs a step, tokens a sentence.
 CASES = [
@@ -63,7 +63,14 @@ def measured(folder: Path, case: tuple[int, int, int, int], cached: bool, steps:
     width = teacher.embedding_dimension
     sizes = [model_size(folder / "backbone", width, part) for part in (recipe.student, None)]
     plan = make_plan(
-        recipe, *sizes, stages=(0, 0), half=False, num_processes=1, num_tokens=length, rate=rate
+        recipe,
+        *sizes,
+        stages=(0, 0),
+        half=False,
+        num_processes=1,
+        num_tokens=length,
+        rate=rate,
+        efficiency=MEASURED_EFFICIENCY,
     )
     return SimpleNamespace(
         seconds=batch / found["pairs_per_second"], mebibytes=found["memory_mib"], plan=plan

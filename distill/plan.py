@@ -31,8 +31,9 @@ _GIB = 1 << 30
 #: Numbers kept per token and layer for the backward pass, in units of H (Korthikanti et al. 2022,
 #: arXiv 2205.05198, equation 1 counts 34 bytes a token with 2-byte numbers), and attention's maps.
 _ACTIVATIONS_PER_H, _MAPS_PER_HEAD = 17, 2.5
-#: Share of a matrix product's rate that a whole step reaches; measured steps lie around it.
-_EFFICIENCY = 0.4
+#: Share of a device's stated rate, and of a matrix product's measured one, that a whole step
+#: reaches. The second is from steps on CPU: `benchmarks/planning.py`.
+STATED_EFFICIENCY, MEASURED_EFFICIENCY = 0.4, 0.6
 
 
 @dataclass(frozen=True)
@@ -110,6 +111,7 @@ def make_plan(
     num_processes: int,
     num_tokens: int,
     rate: float,
+    efficiency: float = STATED_EFFICIENCY,
 ) -> Plan:
     """Memory of one rank and time of a step.
 
@@ -123,6 +125,7 @@ def make_plan(
         half: bf16 or fp16.
         num_tokens: of a sentence.
         rate: operations a second of one rank.
+        efficiency: share of the rate that a step reaches.
     """
     number = 2 if half else 4
     student_stage, teacher_stage = stages
@@ -152,7 +155,7 @@ def make_plan(
         optimizer=student.trainable * (12 if half else 8) / share(1) / _GIB,
         teacher=teacher.total * number / (num_processes if teacher_stage == 3 else 1) / _GIB,
         activations=pairs * num_tokens * kept * number / _GIB,
-        step_seconds=operations * tokens / (rate * _EFFICIENCY),
+        step_seconds=operations * tokens / (rate * efficiency),
         steps=recipe.max_steps,
     )
 
@@ -215,6 +218,7 @@ def plan_recipe(recipe: Recipe, options: argparse.Namespace) -> Plan:
         num_processes=options.processes,
         num_tokens=options.tokens,
         rate=options.tflops * 1e12 if options.tflops else measured_rate(),
+        efficiency=STATED_EFFICIENCY if options.tflops else MEASURED_EFFICIENCY,
     )
 
 
