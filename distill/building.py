@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from accelerate import Accelerator
 
 from distill import collectives
 from distill.checkpoint import TrainState, checkpoints_in, load_checkpoint, read_state
 from distill.config import Recipe
+from distill.encoders.directory import encoder_hash
 from distill.encoders.late_interaction import LateInteractionEncoder, num_parameters
+from distill.encoders.layouts import local_directory
 from distill.encoders.text import TextEncoder
 from distill.errors import InputError
 from distill.objectives.combination import CombinedObjective
@@ -30,6 +32,57 @@ from distill.zero import Engines, prepare, student_is_partitioned, unwrap
 #: Sentences of a forward that fills the teacher's cache. No setting: a batch's padding moves the
 #: last bits of its vectors, and what is evaluated how must not change what is trained.
 _CACHE_BATCH_SIZE = 256
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What a run trains and evaluates with.
+
+    Attributes:
+        same_tokens: whether student and teacher make the same tokens of a query.
+        teacher_hash: of the teacher's files.
+        state: where the run goes on.
+    """
+
+    engines: Engines
+    student_text: TextEncoder
+    teacher_text: TextEncoder
+    stream: BitextStream
+    objective: CombinedObjective
+    same_tokens: bool
+    teacher_hash: str
+    state: TrainState
+
+
+def build_parts(recipe: Recipe, accelerator: Accelerator) -> Parts:
+    """All of them, where the newest checkpoint left them. Collective.
+
+    Raises:
+        InputError: a model cannot be read, or shards, models and objectives do not fit together.
+    """
+    engines, student_text, teacher_text = build_encoders(recipe, accelerator)
+    stream = build_stream(
+        recipe,
+        student_text.queries,
+        teacher_text.queries,
+        collectives.rank(),
+        collectives.world_size(),
+    )
+    objective = build_objective(recipe, accelerator, engines)
+    same_tokens = check_same_tokens(recipe, objective.needs, student_text, teacher_text)
+    teacher_hash = encoder_hash(local_directory(recipe.teacher, recipe.allow_downloads))
+    engine = "torch" if engines.zero_stage is None else f"zero{engines.zero_stage}"
+    state = build_state(recipe, accelerator, stream, teacher_hash, engine)
+    return Parts(
+        engines,
+        student_text,
+        teacher_text,
+        stream,
+        objective,
+        same_tokens,
+        teacher_hash,
+        state,
+    )
 
 
 def build_encoders(

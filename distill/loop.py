@@ -26,6 +26,7 @@ from distill.objectives.combination import CombinedObjective
 from distill.optimization import learning_rate_at, set_learning_rate
 from distill.pair_encoding import PairEncoder
 from distill.plan_pictures import PlanPictures
+from distill.saving import Saver
 from distill.stream.batch import Batch
 from distill.stream.bitext import BitextStream
 from distill.survival.divergence import NonFiniteCount, NonFiniteGradientError
@@ -59,7 +60,7 @@ class Training:
     curves: Curves
     state: TrainState
     evaluate: Callable[[int], bool]
-    save: Callable[[TrainState, bool], None]
+    save: Saver
     stop: StopFlag
     failures: NonFiniteCount
     watchdog: Watchdog

@@ -18,22 +18,13 @@ import torch
 from accelerate import Accelerator
 
 from distill import collectives
-from distill.building import (
-    build_caches,
-    build_encoders,
-    build_objective,
-    build_state,
-    build_stream,
-    check_same_tokens,
-)
+from distill.building import Parts, build_caches, build_parts
 from distill.checkpoint import TrainState
 from distill.checks import check_inputs
 from distill.config import Recipe
 from distill.config_file import load_settings, save_settings
-from distill.encoders.directory import encoder_hash, save_encoder
-from distill.encoders.layouts import local_directory
+from distill.encoders.directory import save_encoder
 from distill.encoders.lora import merged_state
-from distill.encoders.text import TextEncoder
 from distill.errors import one_line_errors
 from distill.evaluation.encoding import EvaluationStoppedError
 from distill.labelled_training import build_labelled
@@ -83,26 +74,13 @@ def run(recipe: Recipe) -> bool:
         recipe.data.micro_batch, recipe.data.accumulation_steps, recipe.optimizer.max_grad_norm
     )
     accelerator = start_accelerator(recipe.launch, shape)
-    main = collectives.rank() == 0
     torch.manual_seed(recipe.seed)
-    engines, student_text, teacher_text = build_encoders(recipe, accelerator)
-    stream = build_stream(
-        recipe,
-        student_text.queries,
-        teacher_text.queries,
-        collectives.rank(),
-        collectives.world_size(),
-    )
-    objective = build_objective(recipe, accelerator, engines)
-    same_tokens = check_same_tokens(recipe, objective.needs, student_text, teacher_text)
-    teacher_hash = encoder_hash(local_directory(recipe.teacher, recipe.allow_downloads))
-    engine = "torch" if engines.zero_stage is None else f"zero{engines.zero_stage}"
-    state = build_state(recipe, accelerator, stream, teacher_hash, engine)
+    parts = build_parts(recipe, accelerator)
+    main, directory = collectives.rank() == 0, recipe.run_directory
     if main:
-        save_settings(recipe, recipe.run_directory / "config.yaml")
-    _report_sharding(engines, state)
-    curves = Curves(recipe.run_directory / "tensorboard", main, state.step + 1)
-    directory = recipe.run_directory
+        save_settings(recipe, directory / "config.yaml")
+    _report_sharding(parts.engines, parts.state)
+    curves = Curves(directory / "tensorboard", main, parts.state.step + 1)
     watchdog = Watchdog(
         directory / "heartbeats",
         collectives.rank(),
@@ -115,24 +93,57 @@ def run(recipe: Recipe) -> bool:
         return stop.raised
 
     def write_student(name: str) -> None:
-        _write_student(directory / name, recipe, accelerator, engines, student_text)
+        _write_student(directory / name, recipe, accelerator, parts)
 
     evaluation = RunEvaluation(
         recipe,
         accelerator,
-        engines,
-        student_text,
-        teacher_text,
-        teacher_hash,
+        parts.engines,
+        parts.student_text,
+        parts.teacher_text,
+        parts.teacher_hash,
         curves,
         should_stop=should_stop,
         on_best=lambda: write_student("best"),
     )
-    if state.best:
-        evaluation.best.load_state_dict(state.best)
+    if parts.state.best:
+        evaluation.best.load_state_dict(parts.state.best)
+    training = _build_training(
+        recipe, accelerator, parts, evaluation, curves, stop, watchdog, start
+    )
+    try:
+        if not _train_and_evaluate(training, evaluation, write_student):
+            return False
+    finally:
+        training.save.wait()
+        watchdog.close()
+        curves.close()
+    if main:
+        _say_results(recipe, evaluation, time.monotonic() - start)
+    return True
 
+
+def _build_training(
+    recipe: Recipe,
+    accelerator: Accelerator,
+    parts: Parts,
+    evaluation: RunEvaluation,
+    curves: Curves,
+    stop: StopFlag,
+    watchdog: Watchdog,
+    start: float,
+) -> Training:
+    """The loop's side of a run: what steps, looks up, mines and saves."""
+    engines, stream, state = parts.engines, parts.stream, parts.state
+    texts = (parts.student_text, parts.teacher_text)
     caches = build_caches(
-        recipe, accelerator, engines, stream, teacher_text, teacher_hash, objective
+        recipe,
+        accelerator,
+        engines,
+        stream,
+        parts.teacher_text,
+        parts.teacher_hash,
+        parts.objective,
     )
     negatives = build_negatives(
         recipe,
@@ -144,9 +155,8 @@ def run(recipe: Recipe) -> bool:
         report=lambda figures: curves.scalars(figures, state.step),
         beat=watchdog.beat,
     )
-    labelled = build_labelled(
-        recipe, engines, (student_text, teacher_text), teacher_hash, accelerator.device, state
-    )
+    device = accelerator.device
+    labelled = build_labelled(recipe, engines, texts, parts.teacher_hash, device, state)
 
     def collect(state: TrainState) -> None:
         state.best = evaluation.best.state_dict()
@@ -155,36 +165,27 @@ def run(recipe: Recipe) -> bool:
         if negatives is not None:
             state.negatives = negatives.state_dict()
 
-    save = Saver(
-        directory, accelerator, recipe.checkpoint.keep_last, start, curves, watchdog, collect
+    encode = PairEncoder(
+        engines, parts.teacher_text, parts.student_text, parts.same_tokens, caches, negatives
     )
-    training = Training(
+    directory, keep_last = recipe.run_directory, recipe.checkpoint.keep_last
+    return Training(
         recipe=recipe,
         accelerator=accelerator,
         engines=engines,
         stream=stream,
-        objective=objective,
-        encode=PairEncoder(engines, teacher_text, student_text, same_tokens, caches, negatives),
+        objective=parts.objective,
+        encode=encode,
         curves=curves,
         state=state,
         evaluate=evaluation.during,
-        save=save,
+        save=Saver(directory, accelerator, keep_last, start, curves, watchdog, collect),
         stop=stop,
         failures=NonFiniteCount(directory, collectives.rank()),
         watchdog=watchdog,
         labelled=labelled,
-        pictures=PlanPictures(curves, recipe.picture_every_steps, student_text, teacher_text),
+        pictures=PlanPictures(curves, recipe.picture_every_steps, *texts),
     )
-    try:
-        if not _train_and_evaluate(training, evaluation, write_student):
-            return False
-    finally:
-        save.wait()
-        watchdog.close()
-        curves.close()
-    if main:
-        _say_results(recipe, evaluation, time.monotonic() - start)
-    return True
 
 
 def _train_and_evaluate(
@@ -242,15 +243,13 @@ def _report_sharding(engines: Engines, state: TrainState) -> None:
         print("\n".join(lines), flush=True)
 
 
-def _write_student(
-    directory: Path, recipe: Recipe, accelerator: Accelerator, engines: Engines, text: TextEncoder
-) -> None:
-    weights = gathered_weights(accelerator, engines.student)
+def _write_student(directory: Path, recipe: Recipe, accelerator: Accelerator, parts: Parts) -> None:
+    weights = gathered_weights(accelerator, parts.engines.student)
     if weights is not None:
         if recipe.student.lora is not None:
             weights = merged_state(weights, recipe.student.lora)
-        student = unwrap(accelerator, engines.student)
-        save_encoder(directory, student, text, weights)
+        student = unwrap(accelerator, parts.engines.student)
+        save_encoder(directory, student, parts.student_text, weights)
     collectives.barrier()
 
 

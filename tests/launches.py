@@ -72,9 +72,10 @@ def command(world, name: str, launcher: list[str], *overrides: str) -> list[str]
     ]
 
 
-def launch(world, name: str, launcher: list[str], *overrides: str, cwd: Path = ROOT) -> Finished:
-    result = subprocess.run(
-        command(world, name, launcher, *overrides),
+def run(command: list[str], cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
+    """Any command to its end, one thread a process; its status is the caller's to look at."""
+    return subprocess.run(
+        command,
         cwd=cwd,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         capture_output=True,
@@ -82,6 +83,10 @@ def launch(world, name: str, launcher: list[str], *overrides: str, cwd: Path = R
         timeout=600,
         check=False,
     )
+
+
+def launch(world, name: str, launcher: list[str], *overrides: str, cwd: Path = ROOT) -> Finished:
+    result = run(command(world, name, launcher, *overrides), cwd)
     assert result.returncode == 0, result.stdout + result.stderr
     return Finished(world.root / "runs" / name, result.stdout + result.stderr)
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from functools import partial
 from pathlib import Path
 
 import pytest
-from launches import DDP, ROOT, curve
+from launches import DDP, curve, run
 
 from data_shards.format import index_name, read_index, read_manifest
 from distill.lexicons.lexicon import Lexicon, lexicon_path, write_lexicon
@@ -17,22 +16,10 @@ from distill.lexicons.lexicon import Lexicon, lexicon_path, write_lexicon
 pytestmark = pytest.mark.slow
 
 
-def run(command: list[str], *overrides: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [*command, *overrides],
-        cwd=ROOT,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-
-
 def train(world, name: str, *overrides: str) -> subprocess.CompletedProcess[str]:
     options = [f"name={name}", "max_steps=8", "log_every_steps=4", "evaluation.collections=[]"]
     options += ["checkpoint.every_steps=0", "picture_every_steps=0", *overrides]
-    return run([*DDP, "distill/train.py", str(world.recipe)], *options)
+    return run([*DDP, "distill/train.py", str(world.recipe), *options])
 
 
 def build(world, folder: Path, num_shards: int) -> Path:
