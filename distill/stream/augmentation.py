@@ -1,6 +1,6 @@
-"""What the student reads in place of the source sentence: English ones, and switched words.
+"""What the student reads in place of the source sentence: English ones, spans, switched words.
 
-Both are functions of (seed, epoch, position in the epoch's order), like the order itself, so they
+All are functions of (seed, epoch, position in the epoch's order), like the order itself, so they
 are the same at any number of ranks and workers and after a resume. The teacher's side never
 changes. (no torch)
 """
@@ -11,7 +11,7 @@ import bisect
 import hashlib
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from itertools import accumulate
 from pathlib import Path
 
@@ -20,10 +20,10 @@ from distill.languages import parse_pair
 from distill.lexicons.lexicon import Lexicon, lexicon_path, read_lexicon
 from distill.lexicons.words import word_spans
 from distill.stream.permutation import derive_seed, mix
-from distill.stream.settings import CodeSwitchingSettings, DataSettings
+from distill.stream.settings import CodeSwitchingSettings, CroppingSettings, DataSettings
 
 # Streams of random numbers apart from those of the plan.
-_MONOLINGUAL, _SWITCHING = 16, 17
+_MONOLINGUAL, _SWITCHING, _CROPPING = 16, 17, 18
 _WORD_RANGE = 2.0**64
 
 #: Word → (translations, their probabilities summed up to 1).
@@ -31,18 +31,20 @@ _Table = Mapping[str, tuple[Sequence[str], Sequence[float]]]
 
 
 @dataclass(frozen=True)
-class Switched:
-    """A text after switching.
+class Changed:
+    """A text after augmentation.
 
     Attributes:
         text: the text.
-        num_words: words in it.
+        num_words: words in it; 0 where none are switched.
         num_switched: words that were replaced.
+        cropped: whether it is a span of the sentence.
     """
 
     text: str
     num_words: int
     num_switched: int
+    cropped: bool = False
 
 
 class CodeSwitcher:
@@ -67,7 +69,7 @@ class CodeSwitcher:
             if any(target != word for target, _ in options)
         }
 
-    def __call__(self, text: str, seed: int) -> Switched:
+    def __call__(self, text: str, seed: int) -> Changed:
         """The text with words switched; a function of text and seed."""
         spans = word_spans(text)
         known = [number for number, span in enumerate(spans) if span[2] in self._table]
@@ -84,7 +86,21 @@ class CodeSwitcher:
                 target = target[:1].upper() + target[1:]
             parts += [text[end:start], target]
             end = stop
-        return Switched("".join([*parts, text[end:]]), len(spans), len(chosen))
+        return Changed("".join([*parts, text[end:]]), len(spans), len(chosen))
+
+
+def crop(text: str, settings: CroppingSettings, seed: int) -> str:
+    """A span of a text, or the text itself by chance or where it has too few words.
+
+    Lengths of spans are uniform in [min_words, max_words], and so are their places.
+    """
+    spans = word_spans(text)
+    taken, length, place = (derive_seed(seed, number) for number in range(3))
+    if len(spans) <= settings.max_words or mix(taken) / _WORD_RANGE >= settings.share:
+        return text
+    num_words = settings.min_words + length % (settings.max_words - settings.min_words + 1)
+    first = place % (len(spans) - num_words + 1)
+    return text[spans[first][0] : spans[first + num_words - 1][1]]
 
 
 def _drawable(
@@ -107,6 +123,7 @@ class Augmentation:
         source: pair → what switches words of source sentences.
         target: pair → what switches words of English sentences, where the student reads them.
         fingerprint: tells augmentations apart, the lexicons' contents included.
+        cropping: how many samples are cropped, to spans of how many words.
     """
 
     seed: int
@@ -114,6 +131,7 @@ class Augmentation:
     source: Mapping[str, CodeSwitcher]
     target: Mapping[str, CodeSwitcher]
     fingerprint: str
+    cropping: CroppingSettings = field(default_factory=CroppingSettings)
 
     @property
     def switches(self) -> bool:
@@ -131,7 +149,7 @@ class Augmentation:
 
     def read(
         self, pair: str, monolingual: bool, texts: tuple[str, str], epoch: int, position: int
-    ) -> Switched:
+    ) -> Changed:
         """What the student reads of a sample.
 
         Args:
@@ -141,11 +159,16 @@ class Augmentation:
             epoch: of the sample's place in the order.
             position: its place in the epoch.
         """
-        text = texts[1] if monolingual else texts[0]
+        sentence = texts[1] if monolingual else texts[0]
+        text = sentence
+        if self.cropping.share:
+            text = crop(sentence, self.cropping, derive_seed(self.seed, _CROPPING, epoch, position))
         switcher = (self.target if monolingual else self.source).get(pair)
         if switcher is None:
-            return Switched(text, len(word_spans(text)) if self.switches else 0, 0)
-        return switcher(text, derive_seed(self.seed, _SWITCHING, epoch, position))
+            changed = Changed(text, len(word_spans(text)) if self.switches else 0, 0)
+        else:
+            changed = switcher(text, derive_seed(self.seed, _SWITCHING, epoch, position))
+        return replace(changed, cropped=text != sentence)
 
 
 def open_augmentation(data: DataSettings, pairs: Sequence[str], seed: int) -> Augmentation | None:
@@ -155,9 +178,10 @@ def open_augmentation(data: DataSettings, pairs: Sequence[str], seed: int) -> Au
         InputError: a lexicon of one of the pairs is missing, broken or empty.
     """
     switching = data.code_switching
-    if not switching.share and not data.hybrid.monolingual_share:
+    if not (switching.share or data.hybrid.monolingual_share or data.cropping.share):
         return None
-    digest = hashlib.sha256(repr((switching, data.hybrid)).encode())
+    asked = (switching, data.hybrid, *([data.cropping] if data.cropping.share else []))
+    digest = hashlib.sha256(repr(asked).encode())
     source: dict[str, CodeSwitcher] = {}
     target: dict[str, CodeSwitcher] = {}
     for pair in pairs:
@@ -167,7 +191,12 @@ def open_augmentation(data: DataSettings, pairs: Sequence[str], seed: int) -> Au
         if switching.share and switching.side != "source":
             target[pair] = _switcher(switching, sides.target, sides.source, digest)
     return Augmentation(
-        seed, data.hybrid.monolingual_share, source, target, digest.hexdigest()[:16]
+        seed,
+        data.hybrid.monolingual_share,
+        source,
+        target,
+        digest.hexdigest()[:16],
+        data.cropping,
     )
 
 

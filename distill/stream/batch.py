@@ -66,15 +66,20 @@ class Changes:
         monolingual: of which rows the student reads the target sentence.
         num_words: words of what the student reads; None where no words are switched.
         num_switched: words among them that were switched.
+        cropped: of which rows it reads a span only.
     """
 
     monolingual: tuple[bool, ...]
     num_words: int | None
     num_switched: int
+    cropped: tuple[bool, ...]
 
     def figures(self) -> dict[str, float]:
         """Realised shares, for curves."""
-        found = {"stream/monolingual_share": sum(self.monolingual) / len(self.monolingual)}
+        found = {
+            "stream/monolingual_share": sum(self.monolingual) / len(self.monolingual),
+            "stream/cropped_share": sum(self.cropped) / len(self.cropped),
+        }
         if self.num_words is not None:
             found["stream/switched_share"] = self.num_switched / max(self.num_words, 1)
         return found
@@ -243,7 +248,7 @@ class MicroBatches(Dataset[Batch]):
             return sources, None
         places = list(zip(draws.epoch.tolist(), draws.position.tolist(), strict=True))
         monolingual = tuple(augmentation.is_monolingual(*place) for place in places)
-        switched = [
+        changed = [
             augmentation.read(self.pairs[code], english, texts, *place)
             for code, english, texts, place in zip(
                 draws.pair.tolist(),
@@ -253,9 +258,12 @@ class MicroBatches(Dataset[Batch]):
                 strict=True,
             )
         ]
-        num_words = sum(entry.num_words for entry in switched) if augmentation.switches else None
-        num_switched = sum(entry.num_switched for entry in switched)
-        return [entry.text for entry in switched], Changes(monolingual, num_words, num_switched)
+        return [entry.text for entry in changed], Changes(
+            monolingual=monolingual,
+            num_words=sum(e.num_words for e in changed) if augmentation.switches else None,
+            num_switched=sum(entry.num_switched for entry in changed),
+            cropped=tuple(entry.cropped for entry in changed),
+        )
 
     def _sample(self, number: int, row: int, faults: list[Fault]) -> tuple[Place, Sample]:
         """A sample or its replacement, and where it is."""

@@ -11,6 +11,7 @@ from distill.stream.mixing import Mixing
 from distill.stream.sources import ShardCache, is_url
 
 _PREFETCH_BATCHES, _BUCKET_SIZE = 4, 256
+_SPAN_WORDS = (3, 8)
 
 #: Settings of `DataSettings` that change no batch, so that a training run may go on with others.
 NO_EFFECT_ON_BATCHES = ("num_workers", "prefetch_batches", "pin_memory", "stored_tokens", "cache")
@@ -91,6 +92,33 @@ class HybridSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
+class CroppingSettings:
+    """Spans of sentences as the student's input: queries have few words, sentences of bitext many.
+
+    As the random cropping of Izacard et al. (TMLR 2022, section 3.1), on the student's side only;
+    the teacher reads the whole English sentence.
+    """
+
+    share: float = 0.0
+    """Share of samples of which the student reads a span only."""
+    min_words: int = _SPAN_WORDS[0]
+    """Words of the shortest span."""
+    max_words: int = _SPAN_WORDS[1]
+    """Words of the longest span; shorter sentences stay as they are."""
+
+    def __post_init__(self) -> None:
+        _share("data.cropping.share", self.share)
+        _at_least(1, "data.cropping.min_words", self.min_words)
+        _at_least(self.min_words, "data.cropping.max_words", self.max_words)
+        if not self.share and (self.min_words, self.max_words) != _SPAN_WORDS:
+            raise InputError(
+                "data.cropping with share 0",
+                "a share of samples that are cropped",
+                "set data.cropping.share, or leave cropping out",
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
 class DataSettings:
     """Shards, their mixing and the batches cut from them."""
 
@@ -131,6 +159,8 @@ class DataSettings:
     """Words replaced by their translations."""
     hybrid: HybridSettings = field(default_factory=HybridSettings)
     """English sentences among the student's input."""
+    cropping: CroppingSettings = field(default_factory=CroppingSettings)
+    """Spans of sentences among the student's input."""
 
     def __post_init__(self) -> None:
         for name in ("micro_batch", "accumulation_steps", "prefetch_batches", "bucket_size"):

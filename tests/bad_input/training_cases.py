@@ -121,6 +121,14 @@ TRAIN_CASES: dict[str, tuple[Callable[..., Arguments], str]] = {
         ),
         "set side to target",
     ),
+    "spans that no sample is cropped to": (
+        lambda w, t: train_with(w, "data.cropping.max_words=5"),
+        "set data.cropping.share",
+    ),
+    "longest span shorter than the shortest": (
+        lambda w, t: train_with(w, "data.cropping={share: 0.5, min_words: 4, max_words: 2}"),
+        "data.cropping.max_words: 2",
+    ),
     "share above one": (
         lambda w, t: train_with(w, "data.hybrid.monolingual_share=3"),
         "a share from 0 to 1",

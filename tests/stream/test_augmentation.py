@@ -1,4 +1,4 @@
-"""Code-switching and hybrid batches: realised shares, determinism, resume."""
+"""Code-switching, hybrid batches and cropping: realised shares, determinism, resume."""
 
 from __future__ import annotations
 
@@ -13,8 +13,14 @@ from hypothesis import strategies as st
 
 from distill.errors import InputError
 from distill.lexicons.lexicon import Lexicon, lexicon_path, read_lexicon, write_lexicon
-from distill.stream.augmentation import Augmentation, CodeSwitcher, open_augmentation
-from distill.stream.settings import CodeSwitchingSettings, DataSettings, HybridSettings
+from distill.lexicons.words import words
+from distill.stream.augmentation import Augmentation, CodeSwitcher, crop, open_augmentation
+from distill.stream.settings import (
+    CodeSwitchingSettings,
+    CroppingSettings,
+    DataSettings,
+    HybridSettings,
+)
 from distill.stream.stored_tokens import store_tokens
 
 PAIRS = {"sw-en": 70, "fi-en": 41}
@@ -32,10 +38,16 @@ def lexicons(tmp_path) -> Path:
     return tmp_path
 
 
-def augmentation(lexicon: Path | None, share=0.5, side="both", monolingual=0.3, seed=0):
+def augmentation(lexicon: Path | None, share=0.5, side="both", monolingual=0.3, seed=0, crop=0.0):
     switching = CodeSwitchingSettings(share=share, lexicon=lexicon, side=side)
     hybrid = HybridSettings(monolingual_share=monolingual)
-    data = DataSettings(shards=("x",), code_switching=switching, hybrid=hybrid)
+    cropping = CroppingSettings(share=crop, min_words=1, max_words=2) if crop else None
+    data = DataSettings(
+        shards=("x",),
+        code_switching=switching,
+        hybrid=hybrid,
+        cropping=cropping or CroppingSettings(),
+    )
     return open_augmentation(data, list(PAIRS), seed)
 
 
@@ -145,10 +157,63 @@ def test_only_what_the_student_reads_changes(make_shards, open_stream, lexicons)
     assert 0.2 < switched / words < 0.5
 
 
+@given(st.floats(0.01, 1), st.integers(1, 6), st.integers(0, 6), st.integers(0, 2**64 - 1))
+def test_spans_are_neighbouring_words(share, least, more, seed):
+    text = "“Moja”, mbili tatu; nne tano sita saba nane tisa kumi."
+    settings = CroppingSettings(share=share, min_words=least, max_words=least + more)
+    span = crop(text, settings, seed)
+    assert span in text
+    if span == text:
+        assert share < 1 or least + more >= 10
+    else:
+        assert least <= len(words(span)) <= least + more
+        assert " ".join(words(span)) in " ".join(words(text))
+    assert crop(text, settings, seed) == span
+
+
+def test_spans_of_every_length_from_every_place():
+    places = [f"w{number}" for number in range(12)]
+    settings = CroppingSettings(share=0.5, min_words=2, max_words=4)
+    spans = [crop(" ".join(places), settings, seed).split() for seed in range(4000)]
+    cropped = [span for span in spans if len(span) < 12]
+    assert abs(len(cropped) / len(spans) - 0.5) < 0.03
+    lengths = Counter(map(len, cropped))
+    assert set(lengths) == {2, 3, 4}
+    assert max(lengths.values()) < 1.2 * min(lengths.values())
+    pairs = [span[0] for span in cropped if len(span) == 2]
+    assert set(pairs) == set(places[:11]), "every place but the last begins a span of two"
+    assert [crop("mbili tatu nne tano", settings, seed) for seed in range(9)] == [
+        "mbili tatu nne tano"
+    ] * 9
+
+
+def test_only_the_students_side_is_cropped(make_shards, open_stream):
+    root = make_shards(PAIRS)
+    changes = augmentation(None, 0.0, "source", crop=0.5)
+    plain = list(open_stream(root, micro_batch=8))
+    shares = []
+    cropped = open_stream(root, micro_batch=8, augmentation=changes)
+    for batch, other in zip(cropped, plain, strict=True):
+        assert batch.keys == other.keys
+        assert batch.target_texts == other.target_texts
+        whole = [
+            other.target_texts[row] if english else other.source_texts[row]
+            for row, english in enumerate(batch.changes.monolingual)
+        ]
+        for text, sentence, is_span in zip(
+            batch.source_texts, whole, batch.changes.cropped, strict=True
+        ):
+            assert text in sentence
+            assert (text != sentence) == is_span
+            assert not is_span or len(text.split()) <= 2
+        shares.append(batch.changes.figures()["stream/cropped_share"])
+    assert 0.1 < sum(shares) / len(shares) < 0.6
+
+
 @pytest.mark.parametrize("taken", [0, 3, 13, 20])
 def test_resume_is_bit_for_bit(make_shards, open_stream, lexicons, taken):
     options = {"micro_batch": 8, "endless": True, "seed": 4}
-    changes = augmentation(lexicons, seed=4)
+    changes = augmentation(lexicons, seed=4, crop=0.5)
     whole = open_stream(make_shards(PAIRS), **options, augmentation=changes)
     batches = iter(whole)
     for _ in range(taken):
@@ -192,7 +257,8 @@ def test_stored_tokens_serve_the_sentences_that_stay(
 def test_a_state_belongs_to_its_augmentation(make_shards, open_stream, lexicons):
     root = make_shards(PAIRS)
     state = open_stream(root, augmentation=augmentation(lexicons)).state_dict()
-    for other in (None, augmentation(lexicons, share=0.4), augmentation(None, 0.0, "source")):
+    others = (augmentation(lexicons, share=0.4), augmentation(lexicons, crop=0.5))
+    for other in (None, *others, augmentation(None, 0.0, "source")):
         with pytest.raises(InputError, match="data position"):
             open_stream(root, augmentation=other).load_state_dict(state)
     write_lexicon(Lexicon({"neno": [("else", 1.0)]}), lexicon_path(lexicons, "sw", "en"))
