@@ -96,7 +96,8 @@ class CroppingSettings:
     """Spans of sentences as the student's input: queries have few words, sentences of bitext many.
 
     As the random cropping of Izacard et al. (TMLR 2022, section 3.1), on the student's side only;
-    the teacher reads the whole English sentence.
+    the teacher reads the whole English sentence. Words are runs of letters and digits: text
+    without spaces stays as it is.
     """
 
     share: float = 0.0
