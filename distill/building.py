@@ -166,35 +166,28 @@ def build_stream(
     )
 
 
-def build_caches(
-    recipe: Recipe,
-    accelerator: Accelerator,
-    engines: Engines,
-    stream: BitextStream,
-    text: TextEncoder,
-    teacher_hash: str,
-    objective: CombinedObjective,
-) -> TeacherCaches | None:
+def build_caches(recipe: Recipe, accelerator: Accelerator, parts: Parts) -> TeacherCaches | None:
     """The teacher's encodings of all English sentences, where the recipe wants them. Collective."""
     directory = recipe.teacher_cache
     if directory is None:
         return None
     start = time.monotonic()
-    texts = stream.distinct_targets()
+    texts, text = parts.stream.distinct_texts("target"), parts.teacher_text
 
     def build(side: str, tokenize: Tokenize) -> TeacherCache:
         return TeacherCache.build(
             directory,
-            f"{teacher_hash} {text.settings} {side}",
+            f"{parts.teacher_hash} {text.settings} {side}",
             texts,
-            lambda tokens: engines.teacher(tokens.input_ids, tokens.attention_mask),
+            lambda tokens: parts.engines.teacher(tokens.input_ids, tokens.attention_mask),
             tokenize,
             _CACHE_BATCH_SIZE,
             accelerator.device,
         )
 
     queries = build("query", text.queries)
-    documents = build("document", text.documents) if Need.DOCUMENTS in objective.needs else None
+    wanted = Need.DOCUMENTS in parts.objective.needs
+    documents = build("document", text.documents) if wanted else None
     if collectives.rank() == 0:
         seconds = time.monotonic() - start
         print(f"teacher cache: {len(texts):,} sentences, {seconds:.0f} s", flush=True)

@@ -106,8 +106,6 @@ def run(recipe: Recipe) -> bool:
         should_stop=should_stop,
         on_best=lambda: write_student("best"),
     )
-    if parts.state.best:
-        evaluation.best.load_state_dict(parts.state.best)
     training = _build_training(
         recipe, accelerator, parts, evaluation, curves, stop, watchdog, start
     )
@@ -136,15 +134,9 @@ def _build_training(
     """The loop's side of a run: what steps, looks up, mines and saves."""
     engines, stream, state = parts.engines, parts.stream, parts.state
     texts = (parts.student_text, parts.teacher_text)
-    caches = build_caches(
-        recipe,
-        accelerator,
-        engines,
-        stream,
-        parts.teacher_text,
-        parts.teacher_hash,
-        parts.objective,
-    )
+    if state.best:
+        evaluation.best.load_state_dict(state.best)
+    caches = build_caches(recipe, accelerator, parts)
     negatives = build_negatives(
         recipe,
         accelerator,

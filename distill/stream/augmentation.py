@@ -180,8 +180,7 @@ def open_augmentation(data: DataSettings, pairs: Sequence[str], seed: int) -> Au
     switching = data.code_switching
     if not (switching.share or data.hybrid.monolingual_share or data.cropping.share):
         return None
-    asked = (switching, data.hybrid, *([data.cropping] if data.cropping.share else []))
-    digest = hashlib.sha256(repr(asked).encode())
+    digest = hashlib.sha256(repr((switching, data.hybrid, data.cropping)).encode())
     source: dict[str, CodeSwitcher] = {}
     target: dict[str, CodeSwitcher] = {}
     for pair in pairs:

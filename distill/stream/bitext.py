@@ -221,10 +221,6 @@ class BitextStream:
         counts = self.plan.drawn(self._cursor.epoch, self._cursor.position)
         return dict(zip(self.pairs, counts.tolist(), strict=True))
 
-    def distinct_targets(self) -> list[str]:
-        """Every target sentence of the stream once; see `distinct_texts`."""
-        return self.distinct_texts("target")
-
     def distinct_texts(self, side: str) -> list[str]:
         """Each sentence of a side, source or target, once, in stored order; equal on all ranks."""
         return list(dict.fromkeys(getattr(sample, side) for sample in self.samples()))
@@ -266,10 +262,7 @@ class BitextStream:
             batches.close()
 
     def take(self, batches: Iterator[Batch]) -> tuple[Batch | None, InputError | None]:
-        """The next batch of an iterator over this stream, or None at its end, or the error.
-
-        For loops in which a rank must not stop alone.
-        """
+        """The next batch of an iterator over this stream, None at its end, or the error."""
         try:
             return next(batches, None), None
         except InputError as error:

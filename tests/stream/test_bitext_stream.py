@@ -68,7 +68,7 @@ def test_a_limit_takes_the_first_samples_of_each_pair(make_shards, open_stream, 
     expected = {key for of_pair in keys.values() for key in of_pair[:max_pairs]}
     assert set(seen) == expected
     assert set(seen.values()) == {1}
-    assert set(limited.distinct_targets()) == {texts[key] for key in expected}
+    assert set(limited.distinct_texts("target")) == {texts[key] for key in expected}
     # A sample that cannot be read is replaced within the limit.
     reader = limited._dataset.reader
     for number, shard in enumerate(reader.shards):
