@@ -129,6 +129,14 @@ TRAIN_CASES: dict[str, tuple[Callable[..., Arguments], str]] = {
         lambda w, t: train_with(w, "data.cropping={share: 0.5, min_words: 4, max_words: 2}"),
         "data.cropping.max_words: 2",
     ),
+    "spans of no word": (
+        lambda w, t: train_with(w, "data.cropping={share: 0.5, min_words: 0}"),
+        "data.cropping.min_words: 0",
+    ),
+    "share of spans below zero": (
+        lambda w, t: train_with(w, "data.cropping.share=-0.5"),
+        "data.cropping.share",
+    ),
     "share above one": (
         lambda w, t: train_with(w, "data.hybrid.monolingual_share=3"),
         "a share from 0 to 1",

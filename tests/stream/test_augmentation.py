@@ -119,11 +119,15 @@ def test_epochs_differ_in_which_samples_are_english():
     assert len(set(epochs)) > 1
 
 
-def test_each_epoch_and_seed_switches_other_words(lexicons):
-    text = " ".join(["neno"] * 12)
+@pytest.mark.parametrize("method", ["switching", "cropping"])
+def test_each_epoch_seed_and_place_changes_other_words(lexicons, method):
+    text = " ".join(["neno"] * 12 if method == "switching" else map(str, range(200)))
 
     def read(seed: int, epoch: int, position: int) -> str:
-        changes = augmentation(lexicons, share=0.5, seed=seed)
+        if method == "switching":
+            changes = augmentation(lexicons, share=0.5, seed=seed)
+        else:
+            changes = augmentation(None, 0.0, "source", monolingual=0.0, seed=seed, crop=1.0)
         return changes.read("sw-en", False, (text, "word"), epoch, position).text
 
     assert read(0, 0, 7) == read(0, 0, 7)
