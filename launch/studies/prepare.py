@@ -11,7 +11,8 @@ English side, so that a sentence tested in one language is trained on in none. M
     OUTPUT/collections/short, short_dev four-word queries cut from held-out sentences
     OUTPUT/collections/<name>           the collections given
     OUTPUT/teacher.jsonl                English spans and the sentences they were cut from
-    data_shards/study, models/study-teacher
+    OUTPUT/documents/en_Latn-en.tsv     sentences of all collections' documents, both sides English
+    data_shards/study, data_shards/study-documents, models/study-teacher
     models/study-english-teacher        with --english-backbone, for the study of that name
     OUTPUT/lexicon, lexicon-model1         for code-switching: from transport plans, by Model 1
 """
@@ -23,6 +24,7 @@ import gzip
 import hashlib
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -49,6 +51,8 @@ QUERY_WORDS = 4
 NUM_DOCUMENTS = 2400
 NUM_TEACHER_EXAMPLES = 12000
 COLLECTIONS = ("flores_dev", "emoji", "udhr", "xquad_de")
+#: The sides of a pair must differ: English with its script's name counts as a language of its own.
+DOCUMENTS_PAIR = "en_Latn-en"
 #: Of whole sentences, which separate systems little and cost most, so many queries a language.
 MAX_QUERIES = {"flores_dev": 60}
 
@@ -149,6 +153,21 @@ def write_short_queries(
     write_lines(directory / "docs.jsonl", lines)
 
 
+def write_documents(output: Path) -> None:
+    """The English text that whoever has an index has: its documents, in pieces of a sentence or
+    `MAX_WORDS`, as pairs of equal sides. No query or judgement is among them."""
+    pieces: dict[str, None] = {}
+    for path in sorted(output.glob("collections/*/docs.jsonl")):
+        for line in path.read_text(encoding="utf-8").splitlines():
+            for sentence in re.split(r"(?<=[.!?])\s+", json.loads(line)["text"]):
+                words = sentence.split()
+                for start in range(0, len(words), MAX_WORDS["target"]):
+                    pieces[" ".join(words[start : start + MAX_WORDS["target"]])] = None
+    lines = [f"{piece}\t{piece}\tdocuments" for piece in pieces]
+    write_lines(output / "documents" / f"{DOCUMENTS_PAIR}.tsv", lines)
+    print(f"{DOCUMENTS_PAIR}: {len(lines)} pieces of documents", flush=True)
+
+
 def write_inputs(arguments: argparse.Namespace) -> None:
     """Everything under `arguments.output`."""
     output = arguments.output
@@ -187,6 +206,7 @@ def write_inputs(arguments: argparse.Namespace) -> None:
             # Judged queries that are missing would count as failures.
             judged = path.read_text(encoding="utf-8").splitlines()
             write_lines(path, [line for line in judged if line.split()[0] in kept])
+    write_documents(output)
     examples = []
     for text in sorted(english, key=lambda text: fingerprint("teacher", text)):
         size = 2 + fingerprint("size", text) % 5
@@ -226,6 +246,11 @@ def main() -> None:
             *(python, "-m", "data_shards", "build", "data_shards/study", "--overwrite"),
             *("--dev-fraction", "0.01", "--num-shards", "4"),
             *(p for pair in SEVEN_PAIRS for p in ("--pair", f"{pair}={output}/bitext/{pair}.tsv")),
+        ],
+        [
+            *(python, "-m", "data_shards", "build", "data_shards/study-documents", "--overwrite"),
+            *("--keep-identical", "--dev-fraction", "0", "--num-shards", "4", "--pair"),
+            f"{DOCUMENTS_PAIR}={output}/documents/{DOCUMENTS_PAIR}.tsv",
         ],
         [*train_teacher, "launch/recipes/study_teacher.yaml", f"model={arguments.backbone}", data],
         [*learn_lexicon, f"{output}/lexicon", "objectives.transport.centre_tokens=true"],
