@@ -55,6 +55,16 @@ def test_build_inspect_verify(tmp_path, bitext, capsys):
     assert "up to date" in capsys.readouterr().out
 
 
+def test_english_text_on_both_sides_is_kept_where_asked(tmp_path, capsys):
+    path = tmp_path / "documents.tsv"
+    path.write_text("".join(f"line {n}\tline {n}\n" for n in range(9)), encoding="utf-8")
+    pair = ["--pair", f"en_Latn-en={path}", "--dev-fraction", "0"]
+    assert "identical" in refused(capsys, "build", tmp_path / "shards", "--quiet", *pair)
+    build(tmp_path / "shards", *pair, "--keep-identical")
+    splits = read_manifest(tmp_path / "shards").pairs["en_Latn-en"].splits
+    assert splits["train"].num_pairs == 9
+
+
 def test_manifest_tells_nothing_of_the_machine(tmp_path, bitext):
     build(tmp_path / "shards", "--pair", f"sw-en={bitext}")
     assert str(tmp_path) not in (tmp_path / "shards" / MANIFEST_NAME).read_text()
