@@ -76,9 +76,10 @@ def _from_workers(
     prefetch_batches: int,
     pin_memory: bool,
 ) -> Generator[Batch, None, None]:
+    failed: list[Exception] = []
     loader = DataLoader(
         _ErrorsAsValues(dataset),
-        sampler=asked_for,  # type: ignore[arg-type]
+        sampler=_until_failure(asked_for, failed),  # type: ignore[arg-type]
         batch_size=None,
         num_workers=num_workers,
         prefetch_factor=prefetch_batches,
@@ -96,6 +97,8 @@ def _from_workers(
             if isinstance(batch, InputError):
                 raise batch
             yield batch
+        if failed:
+            raise failed[0]
     finally:
         # The loader would do it when its last reference goes; an error's traceback holds one, in
         # a cycle that is collected after the queues that the workers wait for.
@@ -104,6 +107,20 @@ def _from_workers(
             # Deaf to the loader's SIGTERM: whoever is stuck, in a download say, is killed.
             if worker.is_alive():
                 worker.kill()
+
+
+def _until_failure(
+    asked_for: Iterator[MicroBatchDraws], failed: list[Exception]
+) -> Iterator[MicroBatchDraws]:
+    """What is asked for up to an error, which is kept and raised when the rest has been made.
+
+    The loader asks for the first ones before it can be closed. An error there would leave workers
+    that nobody knows, and the end of the program would wait for them for ever.
+    """
+    try:
+        yield from asked_for
+    except Exception as error:
+        failed.append(error)
 
 
 class _ErrorsAsValues(Dataset[Any]):

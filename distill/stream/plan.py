@@ -175,6 +175,8 @@ class Plan:
         self.counts = {
             pair: order.num_samples for pair, order in zip(pairs, self._orders, strict=True)
         }
+        # Weights that name other pairs are refused here, not by the first window that is drawn.
+        self.mixing.shares(self.counts)
         self.epoch_size = sum(self.counts.values())
         self._width = bucket_window or _MIXING_WINDOW
         self._tables: dict[int, np.ndarray] = {}

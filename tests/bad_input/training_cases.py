@@ -146,6 +146,10 @@ TRAIN_CASES: dict[str, tuple[Callable[..., Arguments], str]] = {
         lambda w, t: train_with(w, "data.mixing.temperature=3"),
         "set kind to 'temperature'",
     ),
+    "weights of other pairs": (
+        lambda w, t: train_with(w, "data.mixing={kind: weights, weights: {yo-en: 1}}"),
+        "name exactly the pairs",
+    ),
     "evaluated pair that no collection has": (
         lambda w, t: train_with(w, "evaluation.pairs=[yo-en]"),
         "no queries for yo-en",

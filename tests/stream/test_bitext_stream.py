@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import pickle
 import random
 from collections import Counter
@@ -51,6 +52,22 @@ def test_batches_hold_what_the_shards_hold(make_shards, open_stream):
             ids = batch.source.input_ids[row][batch.source.content_mask[row]]
             assert ids.tolist() == [ord(character) for character in text]
         assert batch.source.input_ids.shape[1] == 2 + max(map(len, batch.source_texts))
+
+
+def test_an_error_of_what_asks_for_batches_leaves_no_worker(make_shards, open_stream, monkeypatch):
+    def fail(*part):
+        raise InputError("nothing to take", "a plan", "none")
+
+    stream = open_stream(make_shards(PAIRS), num_workers=2)
+    monkeypatch.setattr(stream.plan, "take", fail)
+    before = set(multiprocessing.active_children())
+    with pytest.raises(InputError, match="nothing to take") as caught:
+        next(iter(stream))
+    assert caught.traceback, "it holds on to the loader, as at the end of a program"
+    for worker in set(multiprocessing.active_children()) - before:
+        # Deaf to SIGTERM, so the end of the program would wait for it.
+        worker.join(timeout=5)
+        assert not worker.is_alive()
 
 
 @pytest.mark.parametrize("max_pairs", [1, 13, 41, 69])

@@ -273,4 +273,4 @@ def test_bad_mixing_is_refused(options, message):
 
 def test_weights_must_name_the_pairs_of_the_stream():
     with pytest.raises(InputError, match="exactly the pairs"):
-        make_plan([[5]], mixing=Mixing(kind="weights", weights={"so-en": 1.0})).take(0, 0, 1)
+        make_plan([[5]], mixing=Mixing(kind="weights", weights={"so-en": 1.0}))
