@@ -87,6 +87,13 @@ class BuildSettings:
         if not self.inputs:
             raise InputError("no input", "at least one --pair PAIR=FILE", "name a file of bitext")
         pairs = [parse_pair(item.pair) for item in self.inputs]
+        for pair in pairs:
+            if pair.source == pair.target and not self.cleaning.keep_identical:
+                raise InputError(
+                    f"--pair {pair}: one language",
+                    "two different languages, or text that stands on both sides",
+                    "name another source, or keep equal sides (--keep-identical)",
+                )
         languages = tuple({code: None for pair in pairs for code in (pair.source, pair.target)})
         if self.cleaning.check_script:
             for language in languages:

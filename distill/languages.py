@@ -38,20 +38,18 @@ class LanguagePair:
 
 
 def parse_pair(code: str, where: str = "language pair") -> LanguagePair:
-    """Read a pair's code such as ``sw-en`` or ``yo-en``.
+    """Read a pair's code such as ``sw-en`` or ``yo-en``; ``en-en`` is English with itself.
 
     Args:
         code: two language codes (ISO 639, optionally ``_Script`` or ``_REGION``) and a hyphen.
         where: the option or key the code came from, for the error message.
 
     Raises:
-        InputError: the code has another form, or both sides are the same.
+        InputError: the code has another form.
     """
     match = _PAIR.fullmatch(code) if isinstance(code, str) else None
     if match is None:
         raise InputError(
             f"{where}: {code!r}", "SOURCE-TARGET language codes", "write it like sw-en or yo-en"
         )
-    if match[1] == match[2]:
-        raise InputError(f"{where}: {code!r}", "two different languages", "name another source")
     return LanguagePair(match[1], match[2])

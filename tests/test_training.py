@@ -161,20 +161,25 @@ def test_a_resumed_run_ends_with_the_same_weights(number, zero2, tiny_world):
 
 
 def test_any_other_pair_works_by_its_code(tiny_world, tmp_path):
-    # The miniature's Somali stands in for Yoruba: only the code and the paths are new.
-    bitext = (tiny_world.root / "bitext/so-en.tsv").read_bytes()
-    (tmp_path / "yo-en.tsv").write_bytes(bitext)
+    # The miniature's Somali stands in for Yoruba: only the code and the paths are new. Its English
+    # sides, read as they are, are a pair as well.
+    bitext = (tiny_world.root / "bitext/so-en.tsv").read_text(encoding="utf-8")
+    (tmp_path / "yo-en.tsv").write_text(bitext, encoding="utf-8")
+    english = [line.split("\t")[1] for line in bitext.splitlines()]
+    lines = "".join(f"{text}\t{text}\n" for text in english)
+    (tmp_path / "en-en.tsv").write_text(lines, encoding="utf-8")
     collection = tmp_path / "yoruba"
     shutil.copytree(tiny_world.collection, collection)
     (collection / "queries-so.jsonl").rename(collection / "queries-yo.jsonl")
     (collection / "queries-sw.jsonl").unlink()
     build = [sys.executable, "-m", "data_shards", "build", str(tmp_path / "shards"), "--quiet"]
-    subprocess.run([*build, "--pair", f"yo-en={tmp_path / 'yo-en.tsv'}"], check=True, cwd=ROOT)
+    pairs = [f"--pair={pair}={tmp_path / pair}.tsv" for pair in ("yo-en", "en-en")]
+    subprocess.run([*build, "--keep-identical", *pairs], check=True, cwd=ROOT)
     finished = launch(
         tiny_world,
         "yoruba",
         PLAIN,
-        "pairs=[yo-en]",
+        "pairs=[yo-en,en-en]",
         f"data.shards=[{tmp_path / 'shards'}]",
         f"evaluation.collections=[{collection}]",
         cwd=tmp_path,
@@ -183,7 +188,7 @@ def test_any_other_pair_works_by_its_code(tiny_world, tmp_path):
     student = next(r for r in json.loads(results.read_text()) if r["system"] == "student")
     assert set(student["pairs"]) == {"yo-en"}
     assert student["means"]["all"]["AP"] == student["pairs"]["yo-en"]["AP"]
-    assert "eval/yoruba/AP/yo-en" in finished.tags()
+    assert {"eval/yoruba/AP/yo-en", "train/share/en-en"} <= finished.tags()
 
 
 def test_a_language_that_is_not_trained_on_can_be_evaluated(tiny_world):

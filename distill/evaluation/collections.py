@@ -77,7 +77,7 @@ def load_collection(
     """
     from distill.evaluation.readers import read
 
-    wanted = [check_pair_code(pair, "pair of the collection") for pair in pairs or ()]
+    wanted = [str(parse_pair(pair, "pair of the collection")) for pair in pairs or ()]
     collection = read(path, document_language, query_language)
     if name is not None:
         collection.name = name
@@ -85,20 +85,6 @@ def load_collection(
         collection = select_pairs(collection, wanted)
     check(collection, strict)
     return collection
-
-
-def check_pair_code(pair: str, where: str) -> str:
-    """The pair itself, if it is one; a language with itself is one here (monolingual search).
-
-    Raises:
-        InputError: the code has another form.
-    """
-    source, _, target = pair.partition("-")
-    if source != target:
-        parse_pair(pair, where)
-    else:
-        parse_pair(f"{source}-{'en' if source != 'en' else 'de'}", where)
-    return pair
 
 
 def order_pairs(languages: Iterable[str], document_language: str) -> list[tuple[str, str]]:
@@ -152,7 +138,7 @@ def check(collection: Collection, strict: bool = True) -> None:
         "remove them or load with strict off",
     )
     for pair, queries in collection.queries.items():
-        check_pair_code(pair, name)
+        parse_pair(pair, name)
         _check_pair(collection, pair, queries, strict)
 
 

@@ -106,7 +106,7 @@ def model_card(
 def _front_matter(recipe: Recipe, rows: list[DataRow]) -> str:
     licences = sorted({row.licence for row in rows})
     fields: dict[str, Any] = {
-        "language": [*dict.fromkeys(parse_pair(code).source for code in recipe.pairs), "en"],
+        "language": list(dict.fromkeys([*(parse_pair(c).source for c in recipe.pairs), "en"])),
         "library_name": "PyLate",
         "pipeline_tag": "sentence-similarity",
         "tags": [

@@ -11,7 +11,7 @@ English side, so that a sentence tested in one language is trained on in none. M
     OUTPUT/collections/short, short_dev four-word queries cut from held-out sentences
     OUTPUT/collections/<name>           the collections given
     OUTPUT/teacher.jsonl                English spans and the sentences they were cut from
-    OUTPUT/documents/en_Latn-en.tsv     sentences of all collections' documents, both sides English
+    OUTPUT/documents/en-en.tsv          sentences of all collections' documents, both sides English
     data_shards/study, data_shards/study-documents, models/study-teacher
     models/study-english-teacher        with --english-backbone, for the study of that name
     OUTPUT/lexicon, lexicon-model1         for code-switching: from transport plans, by Model 1
@@ -51,8 +51,6 @@ QUERY_WORDS = 4
 NUM_DOCUMENTS = 2400
 NUM_TEACHER_EXAMPLES = 12000
 COLLECTIONS = ("flores_dev", "emoji", "udhr", "xquad_de")
-#: The sides of a pair must differ: English with its script's name counts as a language of its own.
-DOCUMENTS_PAIR = "en_Latn-en"
 #: Of whole sentences, which separate systems little and cost most, so many queries a language.
 MAX_QUERIES = {"flores_dev": 60}
 
@@ -164,8 +162,8 @@ def write_documents(output: Path) -> None:
                 for start in range(0, len(words), MAX_WORDS["target"]):
                     pieces[" ".join(words[start : start + MAX_WORDS["target"]])] = None
     lines = [f"{piece}\t{piece}\tdocuments" for piece in pieces]
-    write_lines(output / "documents" / f"{DOCUMENTS_PAIR}.tsv", lines)
-    print(f"{DOCUMENTS_PAIR}: {len(lines)} pieces of documents", flush=True)
+    write_lines(output / "documents" / "en-en.tsv", lines)
+    print(f"en-en: {len(lines)} pieces of documents", flush=True)
 
 
 def write_inputs(arguments: argparse.Namespace) -> None:
@@ -250,7 +248,7 @@ def main() -> None:
         [
             *(python, "-m", "data_shards", "build", "data_shards/study-documents", "--overwrite"),
             *("--keep-identical", "--dev-fraction", "0", "--num-shards", "4", "--pair"),
-            f"{DOCUMENTS_PAIR}={output}/documents/{DOCUMENTS_PAIR}.tsv",
+            f"en-en={output}/documents/en-en.tsv",
         ],
         [*train_teacher, "launch/recipes/study_teacher.yaml", f"model={arguments.backbone}", data],
         [*learn_lexicon, f"{output}/lexicon", "objectives.transport.centre_tokens=true"],
