@@ -21,6 +21,7 @@ COMMANDS = {
     "train": ("distill.train", "distil a query encoder"),
     "evaluate": ("distill.evaluation", "evaluate encoders and runs"),
     "study": ("distill.studies", "many training runs and their comparison"),
+    "average": ("distill.average", "a student between its start and its end"),
     "export": ("distill.export", "a run as a directory that others load"),
     "search": ("distill.search", "search documents in any language"),
 }

@@ -65,6 +65,7 @@ ALLOWED = {
         "distill.evaluation.results",
         "distill.process",
     },
+    "distill.average": {"distill.encoders", "distill.errors", "distill.process"},
     "distill.search": LEAVES
     | {
         "distill.config",

@@ -14,6 +14,7 @@ English side, so that a sentence tested in one language is trained on in none. M
     OUTPUT/documents/en-en.tsv          sentences of all collections' documents, both sides English
     data_shards/study, data_shards/study-documents, models/study-teacher
     models/study-english-teacher        with --english-backbone, for the study of that name
+    runs/studies/english-first          and a student that has read the documents under it
     OUTPUT/lexicon, lexicon-model1         for code-switching: from transport plans, by Model 1
 """
 
@@ -238,6 +239,12 @@ def main() -> None:
         *("--max-pairs", "2000", "--output"),
     ]
     train_teacher = [python, "distill/train_teacher.py"]
+    # In bfloat16, as the studies' own runs.
+    train_student = [
+        *(python, "-m", "accelerate.commands.launch", "--num_processes", "1"),
+        *("--num_machines", "1", "--mixed_precision", "bf16", "--dynamo_backend", "no"),
+        "distill/train.py",
+    ]
     data = f"data={output / 'teacher.jsonl'}"
     commands = [
         [
@@ -258,6 +265,7 @@ def main() -> None:
         model = f"model={arguments.english_backbone}"
         recipe = "launch/recipes/study_english_teacher.yaml"
         commands.append([*train_teacher, recipe, model, data])
+        commands.append([*train_student, "launch/recipes/study_english_first.yaml"])
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     for command in commands:
         print("$", " ".join(command[1:]), flush=True)
