@@ -6,7 +6,9 @@ process they return their argument's own value, so code reads the same in any wo
 
 from __future__ import annotations
 
+import atexit
 import os
+import sys
 import time
 import uuid
 from datetime import timedelta
@@ -155,7 +157,19 @@ def broadcast_object(value: T) -> T:
     return box[0]
 
 
-def shut_down() -> None:
-    """Destroy the process group, so that no rank aborts at exit."""
-    if is_initialized():
-        dist.destroy_process_group()
+def shut_down(status: int = 0) -> None:
+    """Leave the process group and end this process with `status`; without a group, do nothing.
+
+    The last line of every program that may be one of several ranks. What `atexit` knows runs and
+    what was printed comes out, but the interpreter is not taken apart: Gloo's threads outlive the
+    group wherever a library keeps it (DeepSpeed's engines, default arguments of
+    `torch.distributed.nn`), and one that lets go of a tensor in a dying interpreter aborts the
+    process, after all its work is done.
+    """
+    if not is_initialized():
+        return
+    dist.destroy_process_group()
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)

@@ -266,9 +266,9 @@ def main(arguments: list[str] | None = None) -> None:
             )
         done = run(recipe)
     ignore_signals()
-    collectives.shut_down()
     if not done:
         end_process(EXIT_REQUEUE)
+    collectives.shut_down()
 
 
 if __name__ == "__main__":

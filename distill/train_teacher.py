@@ -243,9 +243,9 @@ def main(arguments: list[str] | None = None) -> None:
         overrides = arguments[1:] if is_file else arguments
         done = train_teacher(load_settings(TeacherRecipe, path, overrides))
     ignore_signals()
-    collectives.shut_down()
     if not done:
         end_process(EXIT_REQUEUE)
+    collectives.shut_down()
 
 
 if __name__ == "__main__":

@@ -14,6 +14,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+from distill import collectives
+
 #: "Run me again and I go on": what Slurm's requeue scripts look for.
 EXIT_REQUEUE = 85
 #: Environment variable with the file that a launched run writes its status to; see `end_process`.
@@ -120,9 +122,12 @@ def end_process(status: int) -> None:
     ends with 0; an elastic launcher that would restart the run gets 0 in any case.
     """
     path = os.environ.get(STATUS_FILE)
+    restarts = int(os.environ.get("TORCHELASTIC_MAX_RESTARTS", "0"))
     if path:
         with open(path, "w", encoding="utf-8") as file:
             file.write(f"{status}\n")
-        sys.exit(0)
-    restarts = int(os.environ.get("TORCHELASTIC_MAX_RESTARTS", "0"))
-    sys.exit(0 if restarts and status == EXIT_REQUEUE else status)
+        status = 0
+    elif restarts and status == EXIT_REQUEUE:
+        status = 0
+    collectives.shut_down(status)
+    sys.exit(status)
