@@ -45,7 +45,7 @@ if os.fork() == 0:
         pass
     os._exit(0)
 torch.set_num_threads(1)
-for _ in range(12):
+for _ in range(8):
     rank = os.fork()
     if rank == 0:
         connect()
@@ -63,7 +63,7 @@ for _ in range(12):
 
 def run(program: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-c", GROUP_OF_ONE + program]
-    return subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    return subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
 
 
 def test_a_rank_ends_with_its_status_and_is_not_taken_apart():
@@ -76,4 +76,4 @@ def test_a_rank_ends_with_its_status_and_is_not_taken_apart():
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs Linux's scheduler")
 def test_a_rank_does_not_abort_on_a_busy_machine():
     result = run(BUSY)
-    assert result.stdout.split() == ["0"] * 12, result.stderr
+    assert result.stdout.split() == ["0"] * 8, result.stderr
