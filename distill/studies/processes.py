@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import signal
 import subprocess
@@ -45,6 +46,8 @@ def as_typed(command: Sequence[str]) -> str:
 
 #: How long the training processes may outlive a launcher that was killed.
 _ORPHAN_SECONDS = 120.0
+#: As `distill.errors.one_line_errors` prints it.
+_ONE_LINE_ERROR = re.compile(r"error( \(rank \d+ of \d+\))?: ")
 
 
 def _ignore_user_signal() -> None:
@@ -73,6 +76,7 @@ class Job:
         keep_open: Sequence[IO[str]] = (),
     ) -> None:
         self.log, self._status_file = log, status_file
+        self._log_start = log.stat().st_size if log.exists() else 0
         self._launcher_died: float | None = None
         environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
         environment["PYTHONPATH"] = os.pathsep.join(
@@ -133,10 +137,21 @@ class Job:
 
     def last_lines(self, count: int) -> list[str]:
         """The last lines of the log that say something."""
+        return self._lines(max(self._log_start, self.log.stat().st_size - 16384))[-count:]
+
+    def complaint(self, count: int) -> list[str]:
+        """What the job ended on: its errors of one line, or the last lines where it has none.
+
+        After such an error the launcher adds the stack of its own end, of no use to a reader.
+        """
+        errors = [line for line in self._lines(self._log_start) if _ONE_LINE_ERROR.match(line)]
+        return errors[-count:] or self.last_lines(count)
+
+    def _lines(self, start: int) -> list[str]:
         with self.log.open("rb") as file:
-            file.seek(max(0, self.log.stat().st_size - 16384))
+            file.seek(start)
             text = file.read().decode("utf-8", errors="replace")
-        return [line.rstrip() for line in text.splitlines() if line.strip()][-count:]
+        return [line.rstrip() for line in text.splitlines() if line.strip()]
 
     def _found(self) -> list[psutil.Process]:
         try:

@@ -139,7 +139,7 @@ class Runner:
                 self.interrupted.append(name)
             else:
                 self.failed.append(name)
-                self._say(f"{name}: FAILED, log {log}", *job.last_lines(8))
+                self._say(f"{name}: FAILED, log {log}", *job.complaint(8))
 
     def _start(self, cell: Cell) -> None:
         title = f"[{cell.number}] {cell.name}"
@@ -175,7 +175,7 @@ class Runner:
         record = read_record(cell.directory)
         record.seconds += seconds
         record.pair_encodings = pairs_seen(cell) or record.pair_encodings
-        last_lines = running.job.last_lines(12)
+        complaint = running.job.complaint(12)
         title = f"[{cell.number}] {cell.name}"
         if status == 0 and last_step(cell) is not None:
             record.status, record.error = "finished", ""
@@ -187,9 +187,9 @@ class Runner:
             self.interrupted.append(cell.name)
             self._say(f"{title}: interrupted; the same command goes on")
         else:
-            record.status, record.error = "failed", "\n".join(last_lines)
+            record.status, record.error = "failed", "\n".join(complaint)
             self.failed.append(cell.name)
-            lines = [f"    {line}" for line in last_lines]
+            lines = [f"    {line}" for line in complaint]
             self._say(f"{title}: FAILED (status {status}), log {running.job.log}", *lines)
         write_record(cell.directory, record)
         running.lock.close()

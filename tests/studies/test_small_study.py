@@ -112,7 +112,10 @@ def test_a_study_stops_goes_on_and_reports(study, tmp_path):
     assert "failed: broken-s0" in result.stdout
     assert "REFUSED" not in result.stderr
     assert read_record(cells["broken"].directory).status == "failed"
-    assert "no-teacher" in read_record(cells["broken"].directory).error
+    # The one line that says why, not the launcher's stack.
+    assert read_record(cells["broken"].directory).error.startswith("error: teacher: '")
+    assert f"    {read_record(cells['broken'].directory).error}\n" in result.stderr
+    assert "Traceback" not in result.stderr
     assert "resumed from" in (long / "log.txt").read_text()
     assert read_record(long).pair_encodings == 8 * 300
     finished = read_record(cells["transport"].directory)
