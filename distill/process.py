@@ -1,4 +1,4 @@
-"""What a training process sets for itself before it starts: memory reuse, quiet libraries."""
+"""How a training process starts and ends: memory reuse, quiet libraries, the status it leaves."""
 
 from __future__ import annotations
 
@@ -9,6 +9,9 @@ import sys
 import warnings
 
 import torch
+
+from distill import collectives
+from distill.survival.stopping import EXIT_REQUEUE, STATUS_FILE
 
 # Numbers of glibc's mallopt(3).
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8
@@ -49,3 +52,22 @@ def keep_freed_memory() -> bool:
     }
     taken = [mallopt(name, value) for name, value in settings.items()]
     return all(taken)
+
+
+def end_process(status: int) -> None:
+    """End this process so that its launcher's caller learns `status`.
+
+    Launchers turn a status of a worker into 1, or start the worker again. Where the environment
+    names a `STATUS_FILE` (``launch/keep_status`` does), the status is written there and the process
+    ends with 0; an elastic launcher that would restart the run gets 0 in any case.
+    """
+    path = os.environ.get(STATUS_FILE)
+    restarts = int(os.environ.get("TORCHELASTIC_MAX_RESTARTS", "0"))
+    if path:
+        with open(path, "w", encoding="utf-8") as file:
+            file.write(f"{status}\n")
+        status = 0
+    elif restarts and status == EXIT_REQUEUE:
+        status = 0
+    collectives.shut_down(status)
+    sys.exit(status)

@@ -33,12 +33,12 @@ from distill.monitoring import Curves
 from distill.negative_mining import build_negatives
 from distill.pair_encoding import PairEncoder
 from distill.plan_pictures import PlanPictures
-from distill.process import prepare_process
+from distill.process import end_process, prepare_process
 from distill.run_evaluation import RunEvaluation
 from distill.saving import Saver
 from distill.survival.divergence import NonFiniteCount
 from distill.survival.memory import advice_on_out_of_memory
-from distill.survival.stopping import EXIT_REQUEUE, StopFlag, end_process, ignore_signals
+from distill.survival.stopping import EXIT_REQUEUE, StopFlag, ignore_signals
 from distill.survival.watchdog import Watchdog
 from distill.zero import (
     BatchShape,

@@ -39,9 +39,9 @@ from distill.optimization import (
     set_dropout,
     set_learning_rate,
 )
-from distill.process import prepare_process
+from distill.process import end_process, prepare_process
 from distill.survival.memory import advice_on_out_of_memory
-from distill.survival.stopping import EXIT_REQUEUE, StopFlag, end_process, ignore_signals
+from distill.survival.stopping import EXIT_REQUEUE, StopFlag, ignore_signals
 from distill.teacher_examples import Example, batch_of_step, read_examples
 from distill.teacher_recipe import TeacherRecipe
 from distill.tokens import Tokens

@@ -14,11 +14,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-from distill import collectives
-
 #: "Run me again and I go on": what Slurm's requeue scripts look for.
 EXIT_REQUEUE = 85
-#: Environment variable with the file that a launched run writes its status to; see `end_process`.
+#: Environment variable with the file that a launched run writes its status to; see
+#: `distill.process.end_process`.
 STATUS_FILE = "DISTILL_STATUS_FILE"
 
 #: Slurm sends SIGUSR1 before a job's time is over, SIGTERM when it is cancelled; people SIGINT.
@@ -112,22 +111,3 @@ def ignore_signals() -> None:
 def _has_launcher() -> bool:
     """Whether accelerate or torchrun started this process, and not a shell that may go away."""
     return "TORCHELASTIC_RUN_ID" in os.environ or "ACCELERATE_MIXED_PRECISION" in os.environ
-
-
-def end_process(status: int) -> None:
-    """End this process so that its launcher's caller learns `status`.
-
-    Launchers turn a status of a worker into 1, or start the worker again. Where the environment
-    names a `STATUS_FILE` (``launch/keep_status`` does), the status is written there and the process
-    ends with 0; an elastic launcher that would restart the run gets 0 in any case.
-    """
-    path = os.environ.get(STATUS_FILE)
-    restarts = int(os.environ.get("TORCHELASTIC_MAX_RESTARTS", "0"))
-    if path:
-        with open(path, "w", encoding="utf-8") as file:
-            file.write(f"{status}\n")
-        status = 0
-    elif restarts and status == EXIT_REQUEUE:
-        status = 0
-    collectives.shut_down(status)
-    sys.exit(status)

@@ -19,7 +19,8 @@ ROOT = Path(__file__).resolve().parents[2]
 WAITING = """
 import sys, time
 sys.path.insert(0, {root!r})
-from distill.survival.stopping import EXIT_REQUEUE, StopFlag, StoppedWaitingError, end_process
+from distill.process import end_process
+from distill.survival.stopping import EXIT_REQUEUE, StopFlag, StoppedWaitingError
 stop = StopFlag()
 stop.install({minutes})
 print("ready", flush=True)
