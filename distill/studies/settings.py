@@ -35,7 +35,7 @@ class Study:
     seeds: tuple[int, ...] = (0, 1, 2)
     """Every variant is trained once with each."""
     variants: dict[str, dict[str, Any]] = field(default_factory=dict)
-    """Variant → its recipe settings, and beside them ``description`` and ``seeds`` (fewer)."""
+    """Variant → its recipe settings, and beside them ``description`` and ``seeds`` of its own."""
     grid: dict[str, list[Any]] = field(default_factory=dict)
     """Recipe setting → values; every combination is a further variant, such as
     ``epsilon-0.01_centre_tokens-true``."""
