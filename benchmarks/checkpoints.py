@@ -25,9 +25,9 @@ from training import make_pairs, write_backbone
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
+from distill.checkpoints.settings import CheckpointSettings  # noqa: E402
 from distill.encoders.directory import load_encoder, save_encoder  # noqa: E402
 from distill.encoders.settings import TextSettings  # noqa: E402
-from distill.survival.settings import CheckpointSettings  # noqa: E402
 
 EVERY, WANTED = 3, 0.02
 DEFAULT_INTERVAL = CheckpointSettings().every_steps

@@ -38,8 +38,8 @@ def candidates_of(num_passages: int, num_queries: int, depth: int) -> np.ndarray
 def ours_search(directory: Path):
     import torch
 
-    from distill.evaluation.embeddings import from_rows
-    from distill.evaluation.search import search_scores
+    from distill.embedding.embeddings import from_rows
+    from distill.embedding.maxsim_search import search_scores
 
     rows, queries, _ = load(directory)
     segment = from_rows(rows)
@@ -63,8 +63,8 @@ def ours_search(directory: Path):
 def ours_rerank(directory: Path):
     import torch
 
-    from distill.evaluation.embeddings import from_rows
-    from distill.evaluation.search import rerank_scores
+    from distill.embedding.embeddings import from_rows
+    from distill.embedding.maxsim_search import rerank_scores
 
     rows, queries, lengths = load(directory)
     segment = from_rows(rows)

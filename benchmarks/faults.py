@@ -39,7 +39,7 @@ from faults_source import UnreliableServer, build_world, damage  # noqa: E402
 from faulty_run import Run, parent, zero  # noqa: E402
 from small_disk import small_disk  # noqa: E402
 
-from distill.checkpoint import checkpoints_in, weights_hash  # noqa: E402
+from distill.checkpoints.checkpoint import checkpoints_in, weights_hash  # noqa: E402
 from distill.survival.stopping import EXIT_REQUEUE  # noqa: E402
 
 STEPS, EVERY, EVALUATION_EVERY = 48, 3, 4

@@ -1,4 +1,4 @@
-"""What `python -m distill.plan` says before a run, against the step itself.
+"""What `python -m distill.tools.estimate` says before a run, against the step itself.
 
 Models with random weights, one process. Time is compared as it passes, memory as the rise of the
 process's peak in a step, which is what the plan calls activations and gradients.
@@ -20,11 +20,11 @@ from typing import Any
 import torch
 from training import make_pairs, run, write_backbone
 
-from distill.config import Recipe
-from distill.config_file import load_settings
 from distill.encoders.directory import load_encoder, save_encoder
 from distill.encoders.settings import TextSettings
-from distill.plan import MEASURED_EFFICIENCY, make_plan, measured_rate, model_size
+from distill.recipe.files import load_settings
+from distill.recipe.recipe import Recipe
+from distill.tools.estimate import MEASURED_EFFICIENCY, make_plan, measured_rate, model_size
 
 #: Hidden width, layers, pairs a step, tokens a sentence.
 CASES = [

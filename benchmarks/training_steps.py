@@ -34,14 +34,14 @@ def finish(model: Any, embeddings: Any) -> torch.optim.AdamW:
 
 def ours(task: dict[str, Any], cached: bool) -> Callable[[Pairs], None]:
     """Token-level OT as a run does it, without the stream and the curves."""
+    from distill.distributed.zero import Engines
+    from distill.embedding.teacher_cache import TeacherCache
     from distill.encoders.directory import load_encoder
     from distill.objectives.combination import CombinedObjective
     from distill.objectives.encodings import RunFacts
     from distill.objectives.settings import ObjectiveSettings
-    from distill.pair_encoding import PairEncoder, TeacherCaches
     from distill.stream.batch import Batch
-    from distill.teacher_cache import TeacherCache
-    from distill.zero import Engines
+    from distill.training.pair_encoding import PairEncoder, TeacherCaches
 
     student, text = load_encoder(task["teacher"])
     teacher, teacher_text = load_encoder(task["teacher"])

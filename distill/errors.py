@@ -32,6 +32,18 @@ class InputError(ValueError):
         return type(self), (self.found, self.expected, self.remedy)
 
 
+def require_at_least(least: float, name: str, value: float) -> None:
+    """Raise an `InputError` unless a setting is `least` or more; NaN is refused."""
+    if not value >= least:
+        raise InputError(f"{name}: {value}", f"{least} or more", "raise it")
+
+
+def require_above(limit: float, name: str, value: float) -> None:
+    """Raise an `InputError` unless a setting is more than `limit`; NaN is refused."""
+    if not value > limit:
+        raise InputError(f"{name}: {value}", f"more than {limit}", "raise it")
+
+
 @contextmanager
 def one_line_errors() -> Iterator[None]:
     """End the process with one line and `EXIT_BAD_INPUT` on an `InputError`.

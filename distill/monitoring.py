@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
-from distill import collectives
+from distill.distributed import collectives
 
 T = TypeVar("T")
 

@@ -17,30 +17,11 @@ if __package__ in (None, ""):  # Run as a script: its folder would shadow top-le
 import torch
 from accelerate import Accelerator
 
-from distill import collectives
-from distill.building import Parts, build_caches, build_parts
-from distill.checkpoint import TrainState
-from distill.checks import check_inputs
-from distill.config import Recipe
-from distill.config_file import load_settings, save_settings
-from distill.encoders.directory import save_encoder
-from distill.encoders.lora import merged_state
-from distill.errors import one_line_errors
-from distill.evaluation.encoding import EvaluationStoppedError
-from distill.labelled_training import build_labelled
-from distill.loop import Training, train
-from distill.monitoring import Curves
-from distill.negative_mining import build_negatives
-from distill.pair_encoding import PairEncoder
-from distill.plan_pictures import PlanPictures
-from distill.process import end_process, prepare_process
-from distill.run_evaluation import RunEvaluation
-from distill.saving import Saver
-from distill.survival.divergence import NonFiniteCount
-from distill.survival.memory import advice_on_out_of_memory
-from distill.survival.stopping import EXIT_REQUEUE, StopFlag, ignore_signals
-from distill.survival.watchdog import Watchdog
-from distill.zero import (
+from distill.checkpoints.checkpoint import TrainState
+from distill.checkpoints.saver import Saver
+from distill.distributed import collectives
+from distill.distributed.process import end_process, prepare_process
+from distill.distributed.zero import (
     BatchShape,
     Engines,
     gathered_weights,
@@ -50,6 +31,25 @@ from distill.zero import (
     unwrap,
     uses_deepspeed,
 )
+from distill.embedding.encoding import EvaluationStoppedError
+from distill.encoders.directory import save_encoder
+from distill.encoders.lora import merged_state
+from distill.errors import one_line_errors
+from distill.monitoring import Curves
+from distill.recipe.files import load_settings, save_settings
+from distill.recipe.recipe import Recipe
+from distill.survival.divergence import NonFiniteCount
+from distill.survival.memory import advice_on_out_of_memory
+from distill.survival.stopping import EXIT_REQUEUE, StopFlag, ignore_signals
+from distill.survival.watchdog import Watchdog
+from distill.training.building import Parts, build_caches, build_parts
+from distill.training.checks import check_inputs
+from distill.training.evaluation import RunEvaluation
+from distill.training.labelled_steps import build_labelled
+from distill.training.loop import Training, train
+from distill.training.negatives import build_negatives
+from distill.training.pair_encoding import PairEncoder
+from distill.training.transport_pictures import PlanPictures
 
 DEFAULT_RECIPE = Path(__file__).resolve().parent.parent / "launch/recipes/demo.yaml"
 

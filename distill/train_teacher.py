@@ -18,34 +18,34 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 from torch.nn import functional
 
-from distill import collectives
-from distill.checkpoint import (
+from distill.checkpoints.checkpoint import (
     TrainState,
     checkpoints_in,
     load_checkpoint,
     read_state,
     save_checkpoint,
 )
-from distill.config_file import load_settings, plain_settings, read_yaml, save_settings
+from distill.distributed import collectives
+from distill.distributed.optimizer import (
+    build_optimizer,
+    learning_rate_at,
+    set_dropout,
+    set_learning_rate,
+)
+from distill.distributed.process import end_process, prepare_process
+from distill.distributed.zero import BatchShape, check_world, start_accelerator
 from distill.encoders.directory import check_model_source, load_encoder, save_encoder
 from distill.encoders.late_interaction import LateInteractionEncoder, freeze
 from distill.encoders.maxsim import mean_maxsim_scores
 from distill.encoders.text import TextEncoder
 from distill.errors import InputError, one_line_errors
 from distill.monitoring import Progress
-from distill.optimization import (
-    build_optimizer,
-    learning_rate_at,
-    set_dropout,
-    set_learning_rate,
-)
-from distill.process import end_process, prepare_process
+from distill.recipe.files import load_settings, plain_settings, read_yaml, save_settings
+from distill.recipe.teacher import TeacherRecipe
 from distill.survival.memory import advice_on_out_of_memory
 from distill.survival.stopping import EXIT_REQUEUE, StopFlag, ignore_signals
-from distill.teacher_examples import Example, batch_of_step, read_examples
-from distill.teacher_recipe import TeacherRecipe
 from distill.tokens import Tokens
-from distill.zero import BatchShape, check_world, start_accelerator
+from distill.training.teacher_examples import Example, batch_of_step, read_examples
 
 DEFAULT_RECIPE = Path(__file__).resolve().parent.parent / "launch/recipes/demo_teacher.yaml"
 

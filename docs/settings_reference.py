@@ -14,8 +14,8 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from distill.config import Recipe
-from distill.teacher_recipe import TeacherRecipe
+from distill.recipe.recipe import Recipe
+from distill.recipe.teacher import TeacherRecipe
 
 MARKS = {"<!-- recipe -->": Recipe, "<!-- teacher recipe -->": TeacherRecipe}
 

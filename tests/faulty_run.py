@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from launches import DEEPSPEED, ROOT, curve
 
-from distill.checkpoint import checkpoints_in, read_state
+from distill.checkpoints.checkpoint import checkpoints_in, read_state
 from distill.encoders.directory import load_encoder
 
 #: Ranks that die are replaced within the job.

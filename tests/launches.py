@@ -10,7 +10,7 @@ from pathlib import Path
 
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from distill.checkpoint import weights_hash
+from distill.checkpoints.checkpoint import weights_hash
 from distill.encoders.directory import load_encoder
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from distill.average import main
 from distill.encoders.directory import load_encoder, save_encoder
+from distill.tools.average import main
 
 
 @pytest.fixture

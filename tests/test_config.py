@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from distill.config import Recipe
-from distill.config_file import load_settings, save_settings
 from distill.errors import InputError
+from distill.recipe.files import load_settings, save_settings
+from distill.recipe.recipe import Recipe
 
 MINIMAL = "teacher: hub/teacher\ndata: {shards: [shards]}\n"
 

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from distill.config import Recipe
-from distill.config_file import load_settings, plain_settings
+from distill.recipe.files import load_settings, plain_settings
+from distill.recipe.recipe import Recipe
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 import pytest
 import torch
 
-from distill import learn_lexicon
-from distill.building import build_stream
-from distill.config import Recipe
-from distill.config_file import load_settings
 from distill.encoders.directory import load_encoder, save_encoder
 from distill.errors import EXIT_BAD_INPUT
 from distill.lexicons.lexicon import lexicon_path, read_lexicon
-from distill.student import load_texts
+from distill.recipe.files import load_settings
+from distill.recipe.recipe import Recipe
+from distill.tools import learn_lexicon
+from distill.training.building import build_stream
+from distill.training.student_start import load_texts
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ import pytest
 import torch
 from launches import ALONE, DEEPSPEED, ROOT, command, curve, launch, tags, weights
 
-from distill.checkpoint import checkpoints_in, read_state
+from distill.checkpoints.checkpoint import checkpoints_in, read_state
 
 pytestmark = pytest.mark.slow
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from distill.commands import COMMANDS, main
+from distill.__main__ import COMMANDS, main
 from distill.errors import EXIT_BAD_INPUT
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -44,13 +44,13 @@ def test_the_wheel_works_outside_the_checkout(tmp_path):
     assert "distill/search/page.html" in names
     assert not [name for name in names if name.startswith(("tests/", "launch/", "benchmarks/"))]
     (entry,) = [name for name in names if name.endswith("entry_points.txt")]
-    assert "distill = distill.commands:main" in zipfile.ZipFile(wheel).read(entry).decode()
+    assert "distill = distill.__main__:main" in zipfile.ZipFile(wheel).read(entry).decode()
     # The wheel first on the path, and the checkout not on it at all.
     program = (
         f"import sys; sys.path[:] = [{str(wheel)!r}] + "
         "[p for p in sys.path if p not in ('', '.') and 'source' not in p]; "
         "import distill; assert '.whl' in distill.__file__, distill.__file__; "
-        "from distill.commands import main; main(['export', '--help'])"
+        "from distill.__main__ import main; main(['export', '--help'])"
     )
     done = subprocess.run(
         [sys.executable, "-P", "-c", program],

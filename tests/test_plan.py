@@ -1,4 +1,4 @@
-"""``distill.plan``: exact counts, and states that divide as ZeRO divides them."""
+"""``distill.tools.estimate``: exact counts, and states that divide as ZeRO divides them."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ import dataclasses
 import pytest
 import torch
 
-from distill.config import Recipe
-from distill.config_file import load_settings
 from distill.encoders.directory import load_encoder
 from distill.encoders.late_interaction import freeze, num_parameters
 from distill.errors import EXIT_BAD_INPUT
-from distill.plan import main, make_plan, model_size
+from distill.recipe.files import load_settings
+from distill.recipe.recipe import Recipe
+from distill.tools.estimate import main, make_plan, model_size
 
 
 @pytest.mark.parametrize(("embeddings", "layers"), [(False, 0), (True, 1)])

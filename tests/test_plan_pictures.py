@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from distill.plan_pictures import MAX_TOKENS, draw
+from distill.training.transport_pictures import MAX_TOKENS, draw
 from distill.transport.picture import PlanPicture
 
 

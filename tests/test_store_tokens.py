@@ -7,12 +7,12 @@ import shutil
 import pytest
 import torch
 
-from distill import store_tokens
-from distill.building import build_stream, stored_sentences
-from distill.config import Recipe
-from distill.config_file import load_settings
 from distill.errors import EXIT_BAD_INPUT
-from distill.student import load_texts
+from distill.recipe.files import load_settings
+from distill.recipe.recipe import Recipe
+from distill.tools import store_tokens
+from distill.training.building import build_stream, stored_sentences
+from distill.training.student_start import load_texts
 
 
 def first_batches(recipe, tokenize_source, tokenize_target, count=20):

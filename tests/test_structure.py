@@ -26,24 +26,24 @@ ALLOWED = {
     "distill.transport": {"distill.errors"},
     "distill.objectives": LEAVES
     | {
-        "distill.collectives",
+        "distill.distributed.collectives",
         "distill.encoders.maxsim",
         "distill.tokens",
         "distill.transport",
     },
     "distill.labelled": {"distill.errors", "distill.stream.permutation"},
     "distill.negatives": {
-        "distill.collectives",
+        "distill.distributed.collectives",
         "distill.encoders.maxsim",
         "distill.errors",
         "distill.evaluation.first_stage",
         "distill.lexicons.words",
         "distill.stream.batch",
-        "distill.teacher_cache",
+        "distill.embedding.teacher_cache",
     },
     "distill.evaluation": LEAVES
     | {
-        "distill.collectives",
+        "distill.distributed.collectives",
         "distill.encoders",
         "distill.lexicons",
         "distill.tokens",
@@ -51,30 +51,30 @@ ALLOWED = {
     },
     "distill.studies": LEAVES
     | {
-        "distill.config",
-        "distill.config_file",
+        "distill.recipe.recipe",
+        "distill.recipe.files",
         "distill.evaluation",
         "distill.survival.stopping",
     },
     "distill.export": LEAVES
     | {
         "data_shards.format",
-        "distill.config",
-        "distill.config_file",
+        "distill.recipe.recipe",
+        "distill.recipe.files",
         "distill.encoders",
         "distill.evaluation.results",
-        "distill.process",
+        "distill.distributed.process",
     },
-    "distill.average": {"distill.encoders", "distill.errors", "distill.process"},
+    "distill.tools.average": {"distill.encoders", "distill.errors", "distill.distributed.process"},
     "distill.search": LEAVES
     | {
-        "distill.config",
-        "distill.config_file",
+        "distill.recipe.recipe",
+        "distill.recipe.files",
         "distill.encoders",
         "distill.evaluation",
-        "distill.process",
+        "distill.distributed.process",
     },
-    "distill.config": LEAVES
+    "distill.recipe.recipe": LEAVES
     | {
         "distill.encoders.settings",
         "distill.encoders.student_settings",
@@ -83,31 +83,31 @@ ALLOWED = {
         "distill.negatives.settings",
         "distill.objectives.settings",
         "distill.stream.settings",
-        "distill.survival.settings",
+        "distill.checkpoints.settings",
     },
-    "distill.collectives": set(),
+    "distill.distributed.collectives": set(),
     "distill.tokens": set(),
-    "distill.monitoring": {"distill.collectives"},
-    "distill.survival": {"distill.collectives", "distill.errors"},
-    "distill.checkpoint": {
-        "distill.collectives",
+    "distill.monitoring": {"distill.distributed.collectives"},
+    "distill.survival": {"distill.distributed.collectives", "distill.errors"},
+    "distill.checkpoints.checkpoint": {
+        "distill.distributed.collectives",
         "distill.errors",
         "distill.survival",
-        "distill.train_state",
+        "distill.checkpoints.train_state",
     },
-    "distill.train_state": {"distill.errors"},
-    "distill.zero": {
+    "distill.checkpoints.train_state": {"distill.errors"},
+    "distill.distributed.zero": {
         "distill.survival.divergence",
-        "distill.collectives",
-        "distill.config",
+        "distill.distributed.collectives",
+        "distill.recipe.recipe",
         "distill.encoders",
         "distill.errors",
     },
 }
 #: Modules that a login node without torch must be able to import.
 NO_TORCH = [
-    "distill.config",
-    "distill.config_file",
+    "distill.recipe.recipe",
+    "distill.recipe.files",
     "distill.languages",
     "distill.studies.report",
     "distill.studies.runner",
@@ -127,7 +127,7 @@ def imported(path: Path) -> set[str]:
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
-            # `from distill import collectives` names a module, not the package.
+            # `from distill.distributed import collectives` names a module, not the package.
             names = {f"{node.module}.{alias.name}" for alias in node.names}
             found |= names if node.module in ("distill", "data_shards") else {node.module}
     return {name for name in found if name.split(".")[0] in ("distill", "data_shards")}
@@ -167,7 +167,7 @@ def test_one_file_calls_torch_distributed():
             for line in path.read_text(encoding="utf-8").splitlines()
         )
     }
-    assert callers == {"distill.collectives"}
+    assert callers == {"distill.distributed.collectives"}
 
 
 def test_no_module_shadows_another_when_a_script_runs():
@@ -197,8 +197,8 @@ def test_json_and_yaml_files_parse():
 
 @pytest.mark.parametrize("recipe", sorted((ROOT / "launch/recipes").glob("*.yaml")))
 def test_every_recipe_is_valid(recipe):
-    from distill.config import Recipe
-    from distill.config_file import load_settings
+    from distill.recipe.files import load_settings
+    from distill.recipe.recipe import Recipe
     from distill.train_teacher import TeacherRecipe
 
     kind = TeacherRecipe if "teacher" in recipe.stem else Recipe
@@ -216,7 +216,7 @@ def test_every_study_is_valid(study):
 
 @pytest.mark.parametrize("path", sorted((ROOT / "launch/deepspeed").glob("*.json")))
 def test_every_deepspeed_json_takes_the_recipes_batch_shape(path):
-    from distill.zero import BatchShape, fill_deepspeed_json, read_deepspeed_json
+    from distill.distributed.zero import BatchShape, fill_deepspeed_json, read_deepspeed_json
 
     filled = fill_deepspeed_json(read_deepspeed_json(path), BatchShape(32, 2, 1.0), path)
     assert filled["train_micro_batch_size_per_gpu"] == 32

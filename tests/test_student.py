@@ -9,13 +9,13 @@ import torch
 from torch.nn import functional
 from transformers import AutoConfig, AutoTokenizer, BertConfig, BertModel
 
-from distill.building import stored_sentences
-from distill.config import Recipe
-from distill.config_file import load_settings
+from distill.distributed.optimizer import build_optimizer, set_learning_rate
 from distill.encoders.directory import load_encoder, save_encoder
 from distill.errors import InputError
-from distill.optimization import build_optimizer, set_learning_rate
-from distill.student import load_teacher, start_student
+from distill.recipe.files import load_settings
+from distill.recipe.recipe import Recipe
+from distill.training.building import stored_sentences
+from distill.training.student_start import load_teacher, start_student
 
 
 @pytest.fixture(scope="module")

@@ -2,8 +2,8 @@
 
 import torch
 
+from distill.embedding.teacher_cache import TeacherCache
 from distill.encoders.directory import load_encoder
-from distill.teacher_cache import TeacherCache
 
 TEXTS = ["red river", "golden market and fire", "the stone"]
 

@@ -14,13 +14,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from distill.checkpoint import checkpoints_in, read_state
+from distill.checkpoints.checkpoint import checkpoints_in, read_state
 from distill.encoders.directory import load_encoder
 from distill.encoders.maxsim import maxsim_scores
 from distill.survival.stopping import EXIT_REQUEUE
-from distill.teacher_examples import batch_of_step
 from distill.tokens import Tokens
 from distill.train_teacher import contrastive_loss
+from distill.training.teacher_examples import batch_of_step
 
 ROOT = Path(__file__).resolve().parent.parent
 

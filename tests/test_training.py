@@ -18,7 +18,7 @@ from launches import DDP, DEEPSPEED, PLAIN, ROOT, STEPS, Finished, launch, stage
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from transformers import AutoModel
 
-from distill.checkpoint import checkpoints_in, read_state
+from distill.checkpoints.checkpoint import checkpoints_in, read_state
 from distill.encoders.directory import encoder_hash, load_encoder
 from distill.survival.stopping import EXIT_REQUEUE
 

@@ -71,7 +71,7 @@ def test_two_processes_on_one_shard_with_stored_tokens_and_switched_words(tiny_w
         lexicon = Lexicon({tiny_world.foreign("river", language): [("river", 1.0)]})
         write_lexicon(lexicon, lexicon_path(tmp_path, language, "en"))
     options.append(f"data.code_switching={{share: 0.5, lexicon: {tmp_path}}}")
-    store = [sys.executable, "-m", "distill.store_tokens", str(tiny_world.recipe), options[0]]
+    store = [sys.executable, "-m", "distill.tools.store_tokens", str(tiny_world.recipe), options[0]]
     stored = run(store)
     assert stored.returncode == 0, stored.stderr
     for name in ("live", "stored"):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import string
 from dataclasses import dataclass
 
-from distill.errors import InputError
+from distill.errors import require_at_least
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,10 +37,8 @@ class TextSettings:
 
     def __post_init__(self) -> None:
         for name in ("query_length", "document_length"):
-            value = getattr(self, name)
             # First and last special token, marker and one token of text.
-            if value < 4:
-                raise InputError(f"{name}: {value}", "at least 4 tokens", "raise it")
+            require_at_least(4, name, getattr(self, name))
 
 
 #: A backbone's own tokens: no marker, no skip list.

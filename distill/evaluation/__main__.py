@@ -12,7 +12,7 @@ from distill.evaluation import arguments
 
 def compare(options: argparse.Namespace) -> None:
     """Print significance tests of systems' per-query files against a baseline's."""
-    from distill.evaluation.report_tables import comparison_lines
+    from distill.evaluation.report.tables import comparison_lines
     from distill.evaluation.results import read_per_query
     from distill.evaluation.significance import compare as compare_values
     from distill.evaluation.significance import holm
@@ -32,7 +32,7 @@ def compare(options: argparse.Namespace) -> None:
 
 def report(options: argparse.Namespace) -> None:
     """Write the HTML page of an evaluation folder."""
-    from distill.evaluation.report_page import load_steps, write_page
+    from distill.evaluation.report.page import load_steps, write_page
 
     path = options.output or options.evaluation / "report.html"
     write_page(path, load_steps(options.evaluation), options.evaluation, options.measure)

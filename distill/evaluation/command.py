@@ -10,21 +10,22 @@ from pathlib import Path
 
 import torch
 
-from distill import collectives
+from distill.distributed import collectives
+from distill.embedding.encoding import Encode
 from distill.encoders.text import TextEncoder
 from distill.errors import InputError
 from distill.evaluation import arguments
 from distill.evaluation.collections import Collection, Texts, load_collection
-from distill.evaluation.drilldown import drill_down, token_alignment, write_views
-from distill.evaluation.encoding import Encode
 from distill.evaluation.evaluate import evaluate_systems
 from distill.evaluation.first_stage import BM25Index, bm25_runs
 from distill.evaluation.language_bias import mean_overlap, overlap_of_systems
 from distill.evaluation.measures import parse_measures
 from distill.evaluation.readers.bitext import read_bitext
 from distill.evaluation.readers.jsonl import read_texts
-from distill.evaluation.report_page import load_steps, write_page
-from distill.evaluation.report_tables import compare_systems, comparison_lines, write_tables
+from distill.evaluation.report.drilldown import drill_down, token_alignment, write_views
+from distill.evaluation.report.page import load_steps, write_page
+from distill.evaluation.report.table import format_table
+from distill.evaluation.report.tables import compare_systems, comparison_lines, write_tables
 from distill.evaluation.results import Result
 from distill.evaluation.runs import Ranking, Run, read_run
 from distill.evaluation.systems import (
@@ -34,7 +35,6 @@ from distill.evaluation.systems import (
     index_documents,
     unencoded_index,
 )
-from distill.evaluation.table import format_table
 from distill.lexicons.model1 import learn_lexicon
 
 

@@ -12,10 +12,10 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from distill import collectives
-from distill.evaluation.cached_encoding import encode_cached, on_main
-from distill.evaluation.embedding_cache import EmbeddingCache
-from distill.evaluation.embeddings import joined
+from distill.distributed import collectives
+from distill.embedding.cached_encoding import encode_cached, on_main
+from distill.embedding.embedding_cache import EmbeddingCache
+from distill.embedding.embeddings import joined
 from distill.evaluation.measures import MEASURES, evaluate_run, macro_means, mean_over_queries
 from distill.evaluation.results import (
     Result,

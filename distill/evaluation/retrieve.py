@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 import torch
 
+from distill.embedding.embeddings import PackedEmbeddings
+from distill.embedding.maxsim_search import best, rerank_scores, search
 from distill.errors import InputError
 from distill.evaluation.collections import Collection, Texts
-from distill.evaluation.embeddings import PackedEmbeddings
 from distill.evaluation.runs import Ranking, Run
-from distill.evaluation.search import best, rerank_scores, search
 from distill.evaluation.systems import DocumentIndex, System
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from distill.errors import InputError
+from distill.errors import InputError, require_at_least
 from distill.languages import parse_pair
 
 
@@ -41,10 +41,7 @@ class EvaluationSettings:
 
     def __post_init__(self) -> None:
         for name, least in (("every_steps", 0), ("patience", 0), ("batch_size", 1), ("depth", 1)):
-            if getattr(self, name) < least:
-                raise InputError(
-                    f"evaluation.{name}: {getattr(self, name)}", f"{least} or more", "raise it"
-                )
+            require_at_least(least, f"evaluation.{name}", getattr(self, name))
         for code in self.pairs:
             parse_pair(code, "evaluation.pairs")
         names = [path.name for path in self.collections]

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from distill.embedding.cached_encoding import encode_cached
+from distill.embedding.embedding_cache import EmbeddingCache
+from distill.embedding.embeddings import PackedEmbeddings
+from distill.embedding.encoding import Encode
 from distill.errors import InputError
-from distill.evaluation.cached_encoding import encode_cached
 from distill.evaluation.collections import Collection, Texts
-from distill.evaluation.embedding_cache import EmbeddingCache
-from distill.evaluation.embeddings import PackedEmbeddings
-from distill.evaluation.encoding import Encode
 from distill.evaluation.passages import PassageSettings, split_passages
 from distill.evaluation.runs import Run, tie_order
 

@@ -11,10 +11,10 @@ from typing import Any
 
 import yaml
 
-from distill.config import Recipe
-from distill.config_file import load_settings, plain_settings
+from distill.distributed.process import prepare_process
 from distill.errors import InputError, one_line_errors
-from distill.process import prepare_process
+from distill.recipe.files import load_settings, plain_settings
+from distill.recipe.recipe import Recipe
 
 
 def export(options: argparse.Namespace) -> None:

@@ -11,9 +11,9 @@ from typing import Any
 import yaml
 
 from data_shards.format import MANIFEST_NAME, read_manifest
-from distill.config import Recipe
 from distill.evaluation.results import Result, read_results
 from distill.languages import parse_pair
+from distill.recipe.recipe import Recipe
 
 _TITLES = {
     "teacher_zero_shot": "teacher, zero-shot",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from distill.errors import InputError
+from distill.errors import InputError, require_above
 
 _FILES = ("triples", "scores", "judgments")
 
@@ -70,8 +70,7 @@ class LabelledSettings:
                 "name the files that the ids come from",
             )
         for name in ("micro_batch", "num_passages", "weight", "temperature", "score_temperature"):
-            if not getattr(self, name) > 0:
-                raise InputError(f"labelled.{name}: {getattr(self, name)}", "above 0", "raise it")
+            require_above(0, f"labelled.{name}", getattr(self, name))
         if given != ["judgments"] and self.num_passages < 2:
             raise InputError("labelled.num_passages: 1", "2 or more to compare", "raise it")
 

@@ -13,11 +13,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from distill.embedding.teacher_cache import TeacherCache
 from distill.encoders.maxsim import mean_maxsim_of_own
 from distill.negatives.selection import Mined, choose, collect
 from distill.negatives.sentences import Sentences
 from distill.negatives.settings import NegativeSettings
-from distill.teacher_cache import TeacherCache
 
 #: Sentences compared at once in the first stage; with 256 queries a buffer of 64 MiB.
 _BLOCK = 1 << 16

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from distill.errors import InputError
+from distill.errors import InputError, require_at_least
 
 #: Steps between two minings with the student where the recipe names none.
 DEFAULT_EVERY_STEPS = 100
@@ -65,10 +65,9 @@ class NegativeSettings:
             )
         for name in ("num_per_pair", "every_steps"):
             value = getattr(self, name)
-            if value is not None and value < 1:
-                raise InputError(f"negatives.{name}: {value}", "1 or more", "raise it")
-        if self.skip_top < 0:
-            raise InputError(f"negatives.skip_top: {self.skip_top}", "0 or more", "raise it")
+            if value is not None:
+                require_at_least(1, f"negatives.{name}", value)
+        require_at_least(0, "negatives.skip_top", self.skip_top)
         if self.depth < self.skip_top + self.num_per_pair:
             raise InputError(
                 f"negatives.depth: {self.depth}",

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from distill import collectives
+from distill.distributed import collectives
 from distill.negatives.selection import NONE, Mined
 from distill.negatives.sentences import Sentences
 from distill.stream.batch import Batch

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional
 
-from distill import collectives
+from distill.distributed import collectives
 from distill.languages import parse_pair
 from distill.objectives.encodings import Encodings, LearningObjective, ObjectiveOutput, RunFacts
 from distill.objectives.pooling import mean_vector

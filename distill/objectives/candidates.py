@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from distill import collectives
+from distill.distributed import collectives
 from distill.encoders.maxsim import mean_maxsim_of_own, mean_maxsim_scores
 from distill.objectives.encodings import Encodings, Negatives
 from distill.tokens import Tokens

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from distill import collectives
+from distill.distributed import collectives
 from distill.tokens import Tokens
 
 

@@ -5,14 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field, fields
 from typing import Literal
 
-from distill.errors import InputError
+from distill.errors import InputError, require_above
 from distill.objectives.weights import Weighted, check_schedules
 from distill.transport.settings import TransportSettings
-
-
-def _positive(name: str, value: float) -> None:
-    if not value > 0:
-        raise InputError(f"objectives.{name}: {value}", "more than 0", "raise it")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,7 +51,7 @@ class ContrastiveObjective(Weighted):
 
     def __post_init__(self) -> None:
         self.check_weight("objectives.contrastive")
-        _positive("contrastive.temperature", self.temperature)
+        require_above(0, "objectives.contrastive.temperature", self.temperature)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,7 +63,7 @@ class ScoreDistillationObjective(Weighted):
 
     def __post_init__(self) -> None:
         self.check_weight("objectives.score_distillation")
-        _positive("score_distillation.temperature", self.temperature)
+        require_above(0, "objectives.score_distillation.temperature", self.temperature)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,9 +80,9 @@ class AdversarialObjective(Weighted):
 
     def __post_init__(self) -> None:
         self.check_weight("objectives.adversarial")
-        _positive("adversarial.hidden_size", self.hidden_size)
-        _positive("adversarial.learning_rate", self.learning_rate)
-        _positive("adversarial.reversal_steepness", self.reversal_steepness)
+        require_above(0, "objectives.adversarial.hidden_size", self.hidden_size)
+        require_above(0, "objectives.adversarial.learning_rate", self.learning_rate)
+        require_above(0, "objectives.adversarial.reversal_steepness", self.reversal_steepness)
 
 
 @dataclass(frozen=True, kw_only=True)

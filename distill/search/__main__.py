@@ -9,11 +9,11 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from distill.config import Recipe
-from distill.config_file import load_settings
+from distill.distributed.process import prepare_process
 from distill.errors import InputError, one_line_errors
 from distill.languages import parse_pair
-from distill.process import prepare_process
+from distill.recipe.files import load_settings
+from distill.recipe.recipe import Recipe
 
 if TYPE_CHECKING:
     from distill.search.searcher import Hit, Searcher

@@ -15,9 +15,9 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from distill.embedding.embeddings import PackedEmbeddings, from_rows
+from distill.embedding.maxsim_search import search
 from distill.errors import InputError
-from distill.evaluation.embeddings import PackedEmbeddings, from_rows
-from distill.evaluation.search import search
 
 #: Documents that PLAID looks at more closely for each one wanted.
 _CANDIDATES = 10

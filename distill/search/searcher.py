@@ -10,13 +10,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from distill.embedding.cached_encoding import encode_cached
+from distill.embedding.embedding_cache import EmbeddingCache
 from distill.encoders.directory import encoder_hash, load_encoder
 from distill.encoders.late_interaction import LateInteractionEncoder
 from distill.encoders.layouts import local_directory
 from distill.encoders.text import TextEncoder
 from distill.errors import InputError
-from distill.evaluation.cached_encoding import encode_cached
-from distill.evaluation.embedding_cache import EmbeddingCache
 from distill.search.documents import Document
 from distill.search.index import ExactIndex, Index, PlaidIndex
 from distill.search.matching import Match, marked_parts, match_tokens

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from distill.errors import InputError
+from distill.errors import InputError, require_above, require_at_least
 from distill.stream.mixing import Mixing
 from distill.stream.sources import ShardCache, is_url
 
@@ -33,12 +33,12 @@ class CacheSettings:
     """How long a server may be silent."""
 
     def __post_init__(self) -> None:
-        _at_least(1, "data.cache.attempts", self.attempts)
-        _at_least(0, "data.cache.backoff_seconds", self.backoff_seconds)
+        require_at_least(1, "data.cache.attempts", self.attempts)
+        require_at_least(0, "data.cache.backoff_seconds", self.backoff_seconds)
         for name in ("timeout_seconds", "limit_gib"):
             value = getattr(self, name)
-            if value is not None and not value > 0:
-                raise InputError(f"data.cache.{name}: {value}", "more than 0", "raise it")
+            if value is not None:
+                require_above(0, f"data.cache.{name}", value)
 
     def open(self) -> ShardCache:
         """The cache itself."""
@@ -59,7 +59,7 @@ class CodeSwitchingSettings:
     share: float = 0.0
     """Share of a sentence's words that are replaced, as far as the lexicon knows them."""
     lexicon: Path | None = None
-    """Folder that ``python -m distill.learn_lexicon RECIPE`` wrote: ``sw-en.tsv``, ``en-sw.tsv``"""
+    """Folder that ``python -m distill.tools.learn_lexicon RECIPE`` wrote: ``sw-en.tsv``, ``en-sw.tsv``"""
     side: Literal["source", "target", "both"] = "source"
     """Which sentences are switched: source sentences, into English; the English ones that the
     student reads in hybrid batches, into the source language; or both."""
@@ -70,7 +70,7 @@ class CodeSwitchingSettings:
             raise InputError(
                 f"data.code_switching.share: {self.share} without a lexicon",
                 "a folder of lexicons",
-                "learn one with python -m distill.learn_lexicon and set code_switching.lexicon",
+                "learn one with python -m distill.tools.learn_lexicon and set code_switching.lexicon",
             )
         if not self.share and (self.lexicon is not None or self.side != "source"):
             raise InputError(
@@ -109,8 +109,8 @@ class CroppingSettings:
 
     def __post_init__(self) -> None:
         _share("data.cropping.share", self.share)
-        _at_least(1, "data.cropping.min_words", self.min_words)
-        _at_least(self.min_words, "data.cropping.max_words", self.max_words)
+        require_at_least(1, "data.cropping.min_words", self.min_words)
+        require_at_least(self.min_words, "data.cropping.max_words", self.max_words)
         if not self.share and (self.min_words, self.max_words) != _SPAN_WORDS:
             raise InputError(
                 "data.cropping with share 0",
@@ -151,7 +151,7 @@ class DataSettings:
     pad_multiple: int = 1
     """Batches are padded to a multiple of so many tokens, for few shapes."""
     stored_tokens: bool = False
-    """Read the tokens that ``python -m distill.store_tokens RECIPE`` kept beside the shards."""
+    """Read the tokens that ``python -m distill.tools.store_tokens RECIPE`` kept beside the shards."""
     max_bad_fraction: float = 0.001
     """Share of unreadable samples that is borne before the run stops."""
     cache: CacheSettings = field(default_factory=CacheSettings)
@@ -165,12 +165,12 @@ class DataSettings:
 
     def __post_init__(self) -> None:
         for name in ("micro_batch", "accumulation_steps", "prefetch_batches", "bucket_size"):
-            _at_least(1, f"data.{name}", getattr(self, name))
-        _at_least(1, "data.pad_multiple", self.pad_multiple)
+            require_at_least(1, f"data.{name}", getattr(self, name))
+        require_at_least(1, "data.pad_multiple", self.pad_multiple)
         if self.max_pairs is not None:
-            _at_least(1, "data.max_pairs", self.max_pairs)
+            require_at_least(1, "data.max_pairs", self.max_pairs)
         for name in ("num_workers", "shuffle_window", "bucket_window", "max_bad_fraction"):
-            _at_least(0, f"data.{name}", getattr(self, name))
+            require_at_least(0, f"data.{name}", getattr(self, name))
         if not self.shards:
             raise InputError(
                 "data.shards: none",
@@ -220,8 +220,3 @@ def _may_be_copied(shards: str) -> bool:
 def _share(name: str, value: float) -> None:
     if not 0 <= value <= 1:
         raise InputError(f"{name}: {value}", "a share from 0 to 1", "correct it")
-
-
-def _at_least(least: float, name: str, value: float) -> None:
-    if not value >= least:
-        raise InputError(f"{name}: {value}", f"{least} or more", "raise it")

@@ -11,9 +11,9 @@ from typing import Any
 
 import yaml
 
-from distill.config import Recipe
-from distill.config_file import base_directory, load_settings
 from distill.errors import InputError
+from distill.recipe.files import base_directory, load_settings
+from distill.recipe.recipe import Recipe
 from distill.studies.settings import Study, flatten
 
 
@@ -169,6 +169,6 @@ def _slug(value: Any) -> str:
 @lru_cache(maxsize=1)
 def default_recipe() -> Recipe:
     """A recipe of defaults, to know what a setting is that an older run's file lacks."""
-    from distill.config import DataSettings
+    from distill.recipe.recipe import DataSettings
 
     return Recipe(teacher="none", data=DataSettings(shards=("none",)))

@@ -15,7 +15,7 @@ from typing import IO
 
 import psutil
 
-from distill.config_file import base_directory
+from distill.recipe.files import base_directory
 from distill.studies.grid import Cell
 from distill.studies.settings import Study
 from distill.survival.stopping import STATUS_FILE

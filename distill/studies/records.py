@@ -18,9 +18,9 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import IO, Any
 
-from distill.config_file import plain_settings, read_yaml
 from distill.errors import InputError
 from distill.evaluation.results import replace_text
+from distill.recipe.files import plain_settings, read_yaml
 from distill.studies.grid import Cell, default_recipe
 
 #: Settings that change nothing of a run's results.
@@ -145,7 +145,7 @@ def _filled(defaults: Any, stored: Any) -> Any:
 
 def pairs_seen(cell: Cell) -> int:
     """Sentence pairs trained on, over all ranks, as the last checkpoint counted them; 0 before."""
-    # Read here and not by distill.checkpoint, which would load torch into the runner.
+    # Read here and not by distill.checkpoints.checkpoint, which would load torch into the runner.
     states = [
         json.loads(path.read_text(encoding="utf-8"))
         for path in (cell.directory / "checkpoints").glob("step-*/state.json")

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from distill.config_file import base_directory
 from distill.evaluation.results import replace_text
+from distill.recipe.files import base_directory
 from distill.studies.baselines import baselines_of
 from distill.studies.comparison import GROUPS, Comparisons
 from distill.studies.grid import Cell, variants_of, yaml_value

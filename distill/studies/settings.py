@@ -10,8 +10,8 @@ from typing import Any, Literal
 
 from pydantic import ConfigDict
 
-from distill.config_file import base_directory, load_settings
 from distill.errors import InputError
+from distill.recipe.files import base_directory, load_settings
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.,+-]*")
 #: What the study itself sets in every cell's recipe.

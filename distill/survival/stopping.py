@@ -17,7 +17,7 @@ from types import FrameType
 #: "Run me again and I go on": what Slurm's requeue scripts look for.
 EXIT_REQUEUE = 85
 #: Environment variable with the file that a launched run writes its status to; see
-#: `distill.process.end_process`.
+#: `distill.distributed.process.end_process`.
 STATUS_FILE = "DISTILL_STATUS_FILE"
 
 #: Slurm sends SIGUSR1 before a job's time is over, SIGTERM when it is cancelled; people SIGINT.

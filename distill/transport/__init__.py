@@ -7,8 +7,8 @@ cost, marginals, diagnostics           what goes into a problem, and what is sai
 problem, sinkhorn, proximal,           the solvers in plain tensor operations: entropic and
 assignment, early_stop, solvers        unbalanced, IPOT, exact and greedy
 backends, route, reference, bucketed   who computes a batch; step by step; by length
-cpu_route and cpu_*                    compiled for the CPU by numba, if it is installed
-triton_route and triton_*              fused for CUDA by Triton, if it is installed
+cpu/                                   compiled for the CPU by numba, if it is installed
+gpu/                                   fused for CUDA by Triton, if it is installed
 
 `settings` is importable without torch; nothing here needs numba, Triton or POT to be imported.
 """

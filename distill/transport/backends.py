@@ -32,7 +32,7 @@ def choose_route(request: Request) -> Route:
         backend = _fastest(request)
     if backend == "numba":
         _require("numba", "cpu", device)
-        from distill.transport.cpu_route import numba_route
+        from distill.transport.cpu.route import numba_route
 
         return numba_route
     if backend == "triton":
@@ -43,7 +43,7 @@ def choose_route(request: Request) -> Route:
                 "float32 or half precision, which it solves in float32",
                 "use backend=reference",
             )
-        from distill.transport.triton_route import triton_route
+        from distill.transport.gpu.route import triton_route
 
         return triton_route
     return bucketed_route if backend == "bucketed" else reference_route

@@ -11,16 +11,16 @@ from pathlib import Path
 
 import torch
 
-from distill.config import Recipe
-from distill.config_file import load_settings
+from distill.embedding.encoding import encode_texts
+from distill.embedding.maxsim_search import search as search_documents
 from distill.encoders.directory import encoder_hash, load_encoder
 from distill.encoders.late_interaction import LateInteractionEncoder
 from distill.errors import one_line_errors
 from distill.evaluation.collections import load_collection
-from distill.evaluation.encoding import encode_texts
-from distill.evaluation.search import search as search_documents
+from distill.evaluation.report.table import format_table
 from distill.evaluation.systems import index_documents
-from distill.evaluation.table import format_table
+from distill.recipe.files import load_settings
+from distill.recipe.recipe import Recipe
 from distill.tokens import Tokens
 
 #: Typed by nobody before: everyday words, not names from the data.

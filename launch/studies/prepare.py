@@ -235,7 +235,7 @@ def main() -> None:
     output = arguments.output
     python = sys.executable
     learn_lexicon = [
-        *(python, "-m", "distill.learn_lexicon", "launch/recipes/study.yaml"),
+        *(python, "-m", "distill.tools.learn_lexicon", "launch/recipes/study.yaml"),
         *("--max-pairs", "2000", "--output"),
     ]
     train_teacher = [python, "distill/train_teacher.py"]

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import yaml
 
-from distill.checkpoint import TrainState
-from distill.config import Recipe
-from distill.config_file import load_settings, save_settings
+from distill.checkpoints.checkpoint import TrainState
+from distill.recipe.files import load_settings, save_settings
+from distill.recipe.recipe import Recipe
 
 Arguments = list[str]
 

@@ -16,9 +16,9 @@ from distill.errors import InputError
 from distill.evaluation import cached_encoding
 from distill.evaluation.collections import load_collection
 from distill.evaluation.evaluate import evaluate_systems, training_untouched
+from distill.evaluation.report.table import format_table
 from distill.evaluation.runs import rank, read_run
 from distill.evaluation.systems import System, index_documents
-from distill.evaluation.table import format_table
 
 
 @pytest.fixture

@@ -11,10 +11,10 @@ import torch
 
 from distill.encoders.directory import save_encoder
 from distill.evaluation.__main__ import main
-from distill.evaluation.charts import bar_chart, heat_map, line_chart
-from distill.evaluation.drilldown import choose_queries, read_views
-from distill.evaluation.report_page import load_steps, write_page
-from distill.evaluation.report_tables import english_share, latex_table, markdown_table
+from distill.evaluation.report.charts import bar_chart, heat_map, line_chart
+from distill.evaluation.report.drilldown import choose_queries, read_views
+from distill.evaluation.report.page import load_steps, write_page
+from distill.evaluation.report.tables import english_share, latex_table, markdown_table
 from distill.evaluation.results import read_per_query, read_results
 from distill.evaluation.runs import read_run
 

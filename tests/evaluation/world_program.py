@@ -15,10 +15,10 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import DeepSpeedPlugin, InitProcessGroupKwargs
 
-from distill import collectives
+from distill.distributed import collectives
+from distill.embedding.encoding import EvaluationStoppedError, encode_texts
 from distill.errors import InputError
 from distill.evaluation.collections import load_collection
-from distill.evaluation.encoding import EvaluationStoppedError, encode_texts
 from distill.evaluation.evaluate import evaluate_systems
 from distill.evaluation.systems import System, index_documents
 

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from distill.config import Recipe
-from distill.config_file import load_settings, save_settings
 from distill.encoders.directory import load_encoder, save_encoder
 from distill.encoders.settings import TextSettings
 from distill.evaluation.results import write_results
+from distill.recipe.files import load_settings, save_settings
+from distill.recipe.recipe import Recipe
 
 
 def result(system: str, value: float) -> dict:

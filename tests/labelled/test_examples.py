@@ -6,13 +6,13 @@ import json
 
 import pytest
 
-from distill.config import Recipe
-from distill.config_file import load_settings
 from distill.errors import InputError
 from distill.labelled.examples import Example, read_examples
 from distill.labelled.lines import LineFile, Texts
 from distill.labelled.order import LabelledOrder
 from distill.labelled.settings import LabelledSettings
+from distill.recipe.files import load_settings
+from distill.recipe.recipe import Recipe
 
 QUERIES = "q1\tmto mwekundu\nq2\tjiwe la kijani\n7\tna tabo\n"
 PASSAGES = "p1\ta red river\np2\tgreen stone\n12\tgolden market\nlast\tno end of line"

@@ -7,13 +7,13 @@ import pytest
 import torch
 from torch.nn import functional
 
+from distill.embedding.teacher_cache import TeacherCache
 from distill.encoders.maxsim import mean_maxsim_scores
 from distill.negatives.dense import DenseMiner, SentenceIndex
 from distill.negatives.lexical import LexicalMiner
 from distill.negatives.selection import NONE, choose
 from distill.negatives.sentences import Sentences
 from distill.negatives.settings import NegativeSettings
-from distill.teacher_cache import TeacherCache
 
 TEXTS = [
     "the red boat on the river",

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from distill.config import Recipe
-from distill.config_file import load_settings
 from distill.errors import InputError
 from distill.negatives.settings import NegativeSettings
+from distill.recipe.files import load_settings
+from distill.recipe.recipe import Recipe
 
 #: Settings → what the refusal says.
 NEGATIVES = {

@@ -5,7 +5,7 @@ import math
 import torch
 
 from distill.objectives.encodings import Negatives
-from distill.objectives.labelled import labelled_contrastive, listwise_distillation
+from distill.objectives.labelled_passages import labelled_contrastive, listwise_distillation
 from distill.tokens import Tokens
 
 

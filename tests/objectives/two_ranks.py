@@ -13,7 +13,7 @@ import torch
 from pydantic import TypeAdapter
 from torch.nn import functional
 
-from distill import collectives
+from distill.distributed import collectives
 from distill.objectives.combination import CombinedObjective
 from distill.objectives.encodings import Encodings, Need, RunFacts
 from distill.objectives.settings import ObjectiveSettings

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from distill.checkpoint import checkpoints_in, read_state
+from distill.checkpoints.checkpoint import checkpoints_in, read_state
 
 pytestmark = pytest.mark.slow
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import torch.distributed as dist
 from conftest import CharacterTokens
 
-from distill import collectives
+from distill.distributed import collectives
 from distill.errors import InputError
 from distill.stream.bitext import BitextStream
 

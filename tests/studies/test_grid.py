@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import yaml
 
-from distill.config import Recipe
-from distill.config_file import load_settings
 from distill.errors import InputError
+from distill.recipe.files import load_settings
+from distill.recipe.recipe import Recipe
 from distill.studies.__main__ import main, parse
 from distill.studies.grid import cells_of, choose_cells, variants_of, yaml_value
 from distill.studies.settings import flatten, load_study

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from distill.config_file import save_settings
 from distill.errors import InputError
 from distill.evaluation.measures import macro_means, mean_over_queries
 from distill.evaluation.results import per_query_name, write_per_query, write_results
+from distill.recipe.files import save_settings
 from distill.studies.__main__ import main
 from distill.studies.comparison import Comparisons, stratified_half_width
 from distill.studies.grid import cells_of

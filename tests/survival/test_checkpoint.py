@@ -13,15 +13,15 @@ import pytest
 import torch
 from accelerate import Accelerator
 
-from distill.checkpoint import (
+from distill.checkpoints.checkpoint import (
     TrainState,
     checkpoints_in,
     load_checkpoint,
     read_state,
     save_checkpoint,
 )
+from distill.checkpoints.loading import weights_only_loading
 from distill.errors import InputError
-from distill.survival.loading import weights_only_loading
 
 ROOT = Path(__file__).resolve().parents[2]
 TEACHER = "0123456789abcdef"

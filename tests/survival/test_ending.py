@@ -15,7 +15,7 @@ import os, sys
 sys.path.insert(0, {str(ROOT)!r})
 import torch
 import torch.distributed as dist
-from distill import collectives
+from distill.distributed import collectives
 
 def connect():
     dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)

@@ -15,7 +15,7 @@ import torch
 from faulty_run import ELASTIC, SECRET, STEPS, Run, zero
 from launches import DDP, DEEPSPEED, PLAIN
 
-from distill.checkpoint import weights_hash
+from distill.checkpoints.checkpoint import weights_hash
 from distill.survival.stopping import EXIT_REQUEUE
 
 pytestmark = pytest.mark.slow

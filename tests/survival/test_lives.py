@@ -9,7 +9,7 @@ from datetime import timedelta
 import pytest
 import torch.distributed as dist
 
-from distill import collectives
+from distill.distributed import collectives
 
 PATIENCE = timedelta(seconds=100)
 

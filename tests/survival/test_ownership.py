@@ -6,8 +6,8 @@ import os
 
 import pytest
 
+from distill.checkpoints.ownership import Ownership
 from distill.errors import InputError
-from distill.survival.ownership import Ownership
 
 
 def test_a_launch_that_was_thought_dead_stops_before_it_writes(tmp_path):

@@ -19,7 +19,7 @@ ROOT = Path(__file__).resolve().parents[2]
 WAITING = """
 import sys, time
 sys.path.insert(0, {root!r})
-from distill.process import end_process
+from distill.distributed.process import end_process
 from distill.survival.stopping import EXIT_REQUEUE, StopFlag, StoppedWaitingError
 stop = StopFlag()
 stop.install({minutes})

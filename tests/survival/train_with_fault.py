@@ -23,9 +23,9 @@ from pathlib import Path
 import torch
 from accelerate import Accelerator
 
-import distill.loop
-import distill.run_evaluation
 import distill.train
+import distill.training.evaluation
+import distill.training.loop
 from distill.stream.bitext import BitextStream
 from distill.survival.stopping import StopFlag
 from distill.survival.watchdog import Watchdog
@@ -61,8 +61,8 @@ def write(name: str, text: str) -> None:
     os.replace(beside, DIRECTORY / name)
 
 
-bitext_losses, save_state = distill.loop.bitext_losses, Accelerator.save_state
-evaluate_systems = distill.run_evaluation.evaluate_systems
+bitext_losses, save_state = distill.training.loop.bitext_losses, Accelerator.save_state
+evaluate_systems = distill.training.evaluation.evaluate_systems
 take, install, start_watching = BitextStream.take, StopFlag.install, Watchdog.__init__
 
 
@@ -113,10 +113,10 @@ def remembered_watchdog(self, *args, **kwargs):
 if __name__ == "__main__":
     torch.set_num_threads(1)
     write(f"pid-{RANK}", str(os.getpid()))
-    distill.loop.bitext_losses = faulty_losses
+    distill.training.loop.bitext_losses = faulty_losses
     BitextStream.take = faulty_take
     Accelerator.save_state = held_save_state
-    distill.run_evaluation.evaluate_systems = held_evaluation
+    distill.training.evaluation.evaluate_systems = held_evaluation
     StopFlag.install = remembered_install
     Watchdog.__init__ = remembered_watchdog
     distill.train.main()

@@ -40,7 +40,7 @@ CASES = {
 
 def numba_route(request):
     pytest.importorskip("numba", reason="numba is not installed")
-    from distill.transport.cpu_route import numba_route
+    from distill.transport.cpu.route import numba_route
 
     return numba_route(request)
 

@@ -82,7 +82,7 @@ def assert_same(found, expected, request, bound):
 @pytest.mark.parametrize("large", [False, True], ids=["on the chip", "in global memory"])
 @pytest.mark.parametrize("case", CASES)
 def test_agrees_with_the_reference_forward_and_backward(make_request, monkeypatch, case, large):
-    from distill.transport import triton_route
+    from distill.transport.gpu import route as triton_route
 
     if large:
         monkeypatch.setattr(triton_route, "fits", lambda *lengths: False)
@@ -92,7 +92,7 @@ def test_agrees_with_the_reference_forward_and_backward(make_request, monkeypatc
 
 
 def test_every_size_is_in_exactly_one_launch():
-    from distill.transport.triton_route import size_classes
+    from distill.transport.gpu.route import size_classes
 
     for lengths in [(1, 1), (16, 17), (32, 180), (128, 128), (40, 300)]:
         classes = size_classes(*lengths)
@@ -119,7 +119,7 @@ def test_loss_goes_through_the_fused_path(make_request):
 @pytest.mark.parametrize("shape", [(16, 16), (32, 32), (32, 180), (128, 128), (512, 400)])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 def test_agrees_on_the_gpu_at_real_sizes(make_request, shape, dtype):
-    from distill.transport.triton_route import triton_route
+    from distill.transport.gpu.route import triton_route
 
     request = on_device(make_request(64, *shape, dimension=128, num_iterations=50))
     request = replace(
@@ -134,7 +134,7 @@ def test_agrees_on_the_gpu_at_real_sizes(make_request, shape, dtype):
 @pytest.mark.gpu
 @needs_gpu
 def test_nothing_waits_for_the_device(make_request):
-    from distill.transport.triton_route import triton_route
+    from distill.transport.gpu.route import triton_route
 
     request = on_device(make_request(64, 32, 32, dimension=128))
     triton_route(request).cost_B.sum().backward()
@@ -157,7 +157,7 @@ def test_the_kernels_compile_for_hopper(side, tmp_path):
     code = f"""
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource, compile
-from distill.transport import triton_kernels, triton_large
+from distill.transport.gpu import kernels as triton_kernels, large as triton_large
 
 POINTERS = {{"order_n": "*i32", "order_m": "*i32", "size_n": "*i32", "size_m": "*i32",
             "done_ptr": "*i32"}}

@@ -1,0 +1,290 @@
+"""Processes and engines: the world a run expects, DeepSpeed's plugins, the order of preparation.
+
+The student trains in one DeepSpeed engine (ZeRO 0 to 3); the frozen teacher is partitioned in a
+second one (ZeRO-3). Without DeepSpeed the student is wrapped by DDP, or not at all on one process.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import DeepSpeedPlugin, DistributedType, InitProcessGroupKwargs
+from torch import Tensor, nn
+
+from distill.distributed import collectives
+from distill.distributed.settings import LaunchSettings
+from distill.encoders.late_interaction import LateInteractionEncoder
+from distill.errors import InputError
+from distill.survival.divergence import refuse_non_finite_steps
+
+_ADVICE = "accelerate launch --config_file accelerate_config.yaml distill/train.py RECIPE.yaml"
+
+
+@dataclass(frozen=True)
+class BatchShape:
+    """What the student's and the teacher's JSON must agree on with the recipe."""
+
+    micro_batch: int
+    accumulation_steps: int
+    max_grad_norm: float
+
+
+@dataclass
+class Engines:
+    """A prepared run: callables of both encoders and what steps the student.
+
+    Attributes:
+        student: trains; call it like `LateInteractionEncoder`.
+        teacher: frozen, in evaluation mode.
+        optimizer: steps the student; a no-op outside gradient accumulation's last step.
+        zero_stage: of the student, None without DeepSpeed.
+    """
+
+    student: nn.Module
+    teacher: nn.Module
+    optimizer: Any
+    zero_stage: int | None
+
+
+def uses_deepspeed() -> bool:
+    """Whether the launcher asked for DeepSpeed."""
+    return os.environ.get("ACCELERATE_USE_DEEPSPEED", "false").lower() == "true"
+
+
+def check_world(launch: LaunchSettings) -> None:
+    """Compare the launcher's world with the recipe's, before any process group is made.
+
+    Raises:
+        InputError: another number of processes than the recipe's, DeepSpeed without JSONs, or a
+            launch that accelerate would silently turn into lone processes.
+    """
+    world_size = int(os.environ.get("WORLD_SIZE", "1"))
+    if launch.num_processes is not None and launch.num_processes != world_size:
+        raise InputError(
+            f"launched with {world_size} processes",
+            f"launch.num_processes ({launch.num_processes})",
+            f"launch with --num_processes {launch.num_processes} or set "
+            f"launch.num_processes={world_size}",
+        )
+    if uses_deepspeed():
+        if os.environ.get("ACCELERATE_USE_CPU", "false").lower() == "true":
+            raise InputError(
+                "launched with DeepSpeed and --cpu (or use_cpu)",
+                "one of them: accelerate drops DeepSpeed without a word",
+                f"run {_ADVICE}",
+            )
+        for name in ("student_deepspeed", "teacher_deepspeed"):
+            path = getattr(launch, name)
+            if path is None:
+                raise InputError(
+                    f"launch.{name}: not set, but launched with DeepSpeed",
+                    "a DeepSpeed JSON",
+                    f"set launch.{name}=launch/deepspeed/"
+                    f"{name.split('_', maxsplit=1)[0]}_zero3.json",
+                )
+            read_deepspeed_json(path)
+
+
+def student_is_partitioned(launch: LaunchSettings) -> bool:
+    """Whether the student's engine is ZeRO-3, which partitions its weights as they load."""
+    if not uses_deepspeed() or launch.student_deepspeed is None:
+        return False
+    return read_deepspeed_json(launch.student_deepspeed)["zero_optimization"]["stage"] == 3
+
+
+def read_deepspeed_json(path: Path) -> dict[str, Any]:
+    """Read a DeepSpeed configuration.
+
+    Raises:
+        InputError: no such file, no JSON object, or no ZeRO stage in it.
+    """
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(
+            f"DeepSpeed JSON {path}: {error.strerror}", "a readable file", "check the path"
+        ) from error
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"DeepSpeed JSON {path}: {error}", "JSON", "correct it") from error
+    stage = config.get("zero_optimization", {}).get("stage") if isinstance(config, dict) else None
+    if stage not in (0, 1, 2, 3):
+        raise InputError(
+            f"DeepSpeed JSON {path}: zero_optimization.stage {stage}", "0, 1, 2 or 3", "set it"
+        )
+    return config
+
+
+def fill_deepspeed_json(config: dict[str, Any], shape: BatchShape, path: Path) -> dict[str, Any]:
+    """A copy of `config` with the recipe's batch shape, which the recipe owns.
+
+    Raises:
+        InputError: the JSON states another value than the recipe.
+    """
+    filled = dict(config)
+    values: dict[str, float] = {
+        "train_micro_batch_size_per_gpu": shape.micro_batch,
+        "gradient_accumulation_steps": shape.accumulation_steps,
+        "gradient_clipping": shape.max_grad_norm,
+    }
+    for key, value in values.items():
+        stated = config.get(key, "auto")
+        if stated != "auto" and stated != value:
+            raise InputError(
+                f"{path}: {key} {stated}",
+                f"the recipe's {value}",
+                f"remove {key} from the JSON: the recipe owns it",
+            )
+        filled[key] = value
+    return filled
+
+
+def start_accelerator(launch: LaunchSettings, shape: BatchShape) -> Accelerator:
+    """Make the process group and the Accelerator. Every rank calls it once.
+
+    Raises:
+        InputError: the world that came up is not the one launched.
+    """
+    world_size = int(os.environ.get("WORLD_SIZE", "1"))
+    local_world_size = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    threads = launch.threads_per_process or max(1, (cores or 1) // local_world_size)
+    torch.set_num_threads(threads)
+    cpu = not torch.cuda.is_available()
+    handlers: list[Any] = []
+    if world_size > 1:
+        backend, timeout = "gloo" if cpu else "nccl", timedelta(seconds=launch.timeout_seconds)
+        # On CPU each rank would take itself for a world of one unless the backend is named.
+        handlers.append(InitProcessGroupKwargs(backend=backend, timeout=timeout))
+        collectives.connect(backend, timeout)
+    plugins = None
+    if uses_deepspeed():
+        if cpu:
+            _skip_shared_memory_build()
+        plugins = _plugins(launch, shape)
+    accelerator = Accelerator(
+        # Otherwise ranks on CPU connect but wrap no model in DDP, and each trains for itself. With
+        # DeepSpeed the same flag would drop DeepSpeed.
+        cpu=cpu and world_size > 1 and plugins is None,
+        deepspeed_plugins=plugins,
+        kwargs_handlers=handlers,
+        # The schedule is stepped once per optimizer step by the training loop.
+        step_scheduler_with_optimizer=False,
+        gradient_accumulation_steps=1 if plugins else shape.accumulation_steps,
+    )
+    connected = accelerator.num_processes == world_size == collectives.world_size()
+    if not connected or (world_size > 1 and accelerator.distributed_type == DistributedType.NO):
+        raise InputError(
+            f"{accelerator.num_processes} connected processes of {world_size} launched",
+            "one world of all processes",
+            f"run {_ADVICE}",
+        )
+    return accelerator
+
+
+def _skip_shared_memory_build() -> None:
+    # DeepSpeed would compile a shared-memory collective at start, minutes long and impossible
+    # without a C++ compiler; gloo serves.
+    import deepspeed.ops
+
+    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+
+
+def _plugins(launch: LaunchSettings, shape: BatchShape) -> dict[str, DeepSpeedPlugin]:
+    assert launch.student_deepspeed is not None
+    assert launch.teacher_deepspeed is not None
+    student = fill_deepspeed_json(
+        read_deepspeed_json(launch.student_deepspeed), shape, launch.student_deepspeed
+    )
+    # The teacher's JSON must carry the same accumulation, or the whole Accelerator loses it.
+    teacher = fill_deepspeed_json(
+        read_deepspeed_json(launch.teacher_deepspeed), shape, launch.teacher_deepspeed
+    )
+    return {
+        "student": DeepSpeedPlugin(hf_ds_config=student),
+        "teacher": DeepSpeedPlugin(
+            hf_ds_config=teacher,
+            zero3_init_flag=teacher["zero_optimization"]["stage"] == 3,
+        ),
+    }
+
+
+def prepare(
+    accelerator: Accelerator,
+    student: LateInteractionEncoder,
+    optimizer: torch.optim.Optimizer,
+    load_teacher: Callable[[], LateInteractionEncoder],
+) -> Engines:
+    """Wrap student and optimizer, then load and wrap the frozen teacher. Collective.
+
+    Args:
+        load_teacher: called after the teacher's plugin is selected, so that ZeRO-3 partitions the
+            weights as they load.
+    """
+    plugins = getattr(accelerator.state, "deepspeed_plugins", None)
+    if not plugins:
+        # DDP reduces gradients over ranks; a model on one process needs no wrapper.
+        wrapped, prepared = accelerator.prepare(student, optimizer)
+        teacher = load_teacher().to(accelerator.device).eval().requires_grad_(False)
+        return Engines(wrapped, teacher, prepared, None)
+    if plugins["student"].zero_stage == 0:
+        refuse_non_finite_steps(optimizer)
+    # The student first: Accelerator.backward binds to the first engine prepared.
+    wrapped, prepared = accelerator.prepare(student, optimizer)
+    accelerator.state.select_deepspeed_plugin("teacher")
+    teacher = load_teacher().eval().requires_grad_(False)
+    engine = accelerator.prepare(teacher)
+    engine.eval()
+    accelerator.state.select_deepspeed_plugin("student")
+    # Otherwise save_state writes the teacher too, and get_state_dict reads the teacher's stage.
+    accelerator._models.remove(engine)
+    accelerator.deepspeed_config = plugins["student"].deepspeed_config
+    return Engines(wrapped, engine, prepared, plugins["student"].zero_stage)
+
+
+def is_partitioned(module: nn.Module) -> bool:
+    """Whether ranks hold partitions of the module's weights (ZeRO-3)."""
+    return any(hasattr(parameter, "ds_tensor") for parameter in module.parameters())
+
+
+def resident_elements(parameters: Any) -> int:
+    """Elements of `parameters` that this rank holds: its partitions under ZeRO-3, else all."""
+    total = 0
+    for parameter in parameters:
+        partition = getattr(parameter, "ds_tensor", None)
+        # A gathered parameter holds its data beside the partition.
+        total += parameter.numel() if partition is None else partition.numel()
+        if partition is not None and parameter.ds_status.name == "AVAILABLE":
+            total += parameter.numel()
+    return total
+
+
+def optimizer_state_elements(optimizer: Any) -> int:
+    """Elements of per-parameter optimizer state that this rank holds; 0 before the first step."""
+    while hasattr(optimizer, "optimizer"):
+        optimizer = optimizer.optimizer
+    return sum(
+        value.numel()
+        for state in optimizer.state.values()
+        for value in state.values()
+        # A step counter is a scalar of each parameter, no state that sharding could spread.
+        if isinstance(value, Tensor) and value.dim() > 0
+    )
+
+
+def unwrap(accelerator: Accelerator, module: nn.Module) -> LateInteractionEncoder:
+    """The encoder inside its engine or wrapper; its weights may be partitioned."""
+    return accelerator.unwrap_model(module)
+
+
+def gathered_weights(accelerator: Accelerator, student: nn.Module) -> dict[str, Tensor] | None:
+    """The student's full state dict on rank 0, None elsewhere. Collective."""
+    state = accelerator.get_state_dict(student)
+    return state if collectives.rank() == 0 else None

@@ -1,0 +1,117 @@
+"""Encode texts on all ranks, with numbers that do not depend on how many there are.
+
+Every batch has the same texts and the same padding in any world: batches are formed from all
+texts, sorted by length, and ranks take them in turn. Where the batches do not divide evenly, the
+ranks left over encode the last one again, so that all make the same number of forwards (a
+forward under ZeRO-3 is collective).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from distill.distributed import collectives
+from distill.embedding.embeddings import PackedEmbeddings, from_rows, pack, sort_by_length
+from distill.tokens import Tokens
+
+Encode = Callable[[Tokens], Tensor]
+Tokenize = Callable[[Sequence[str]], Tokens]
+
+#: Texts tokenised at once when only their lengths are wanted.
+_LENGTH_CHUNK = 1024
+#: Batches that each rank encodes between two gathers and two looks at the stop flag.
+_BATCHES_PER_ROUND = 4
+
+
+class EvaluationStoppedError(Exception):
+    """The stop flag was raised on some rank; all ranks left the evaluation together."""
+
+
+def encode_texts(
+    encode: Encode,
+    tokenize: Tokenize,
+    texts: Sequence[str],
+    batch_size: int = 64,
+    device: torch.device | str = "cpu",
+    should_stop: Callable[[], bool] | None = None,
+    progress: Callable[[int], object] | None = None,
+) -> PackedEmbeddings | None:
+    """Encode `texts`; collective: all ranks call it with the same texts and settings.
+
+    No gradient is kept and no random number is drawn; `encode` must already be in eval mode.
+
+    Args:
+        encode: tokens on `device` → (B, N, D) embeddings.
+        tokenize: B texts → padded tokens on the CPU, independent of the batch but for padding.
+        texts: the texts, the same on every rank.
+        batch_size: texts per forward, whatever the number of ranks.
+        device: where forwards run.
+        should_stop: polled a few times a second at best; may differ between ranks.
+        progress: called on every rank with the number of texts that a round finished.
+
+    Returns:
+        On rank 0 the embeddings, float32 on the CPU; on other ranks None.
+
+    Raises:
+        EvaluationStoppedError: on all ranks, when `should_stop` was true on one.
+    """
+    rank, world_size = collectives.rank(), collectives.world_size()
+    batches = _batches(_token_counts(tokenize, texts), batch_size)
+    gathered: list[tuple[Tensor, Tensor]] = []
+    round_size = world_size * _BATCHES_PER_ROUND
+    for start in range(0, len(batches), round_size):
+        if should_stop is not None and collectives.any_rank(should_stop(), device):
+            raise EvaluationStoppedError
+        round_batches = batches[start : start + round_size]
+        mine = []
+        for turn in range(0, len(round_batches), world_size):
+            batch = round_batches[min(turn + rank, len(round_batches) - 1)]
+            embedded = _encode_batch(encode, tokenize([texts[i] for i in batch]), device)
+            if turn + rank < len(round_batches):
+                mine.append(embedded)
+        from_ranks = collectives.gather_on_main(mine)
+        if from_ranks is not None:
+            for index in range(len(round_batches)):
+                gathered.append(from_ranks[index % world_size][index // world_size])
+        if progress is not None:
+            progress(sum(len(batch) for batch in round_batches))
+    if rank != 0:
+        return None
+    if not gathered:
+        return from_rows([])
+    packed = PackedEmbeddings(
+        torch.cat([vectors for vectors, _ in gathered]),
+        torch.cat([lengths for _, lengths in gathered]),
+        torch.tensor([i for batch in batches for i in batch], dtype=torch.int64),
+    )
+    return sort_by_length(packed)
+
+
+@torch.no_grad()
+def _encode_batch(
+    encode: Encode, tokens: Tokens, device: torch.device | str
+) -> tuple[Tensor, Tensor]:
+    on_device = tokens.to(device)
+    vectors, lengths = pack(encode(on_device).float(), on_device.scoring_mask)
+    return vectors.cpu(), lengths.cpu()
+
+
+def _token_counts(tokenize: Tokenize, texts: Sequence[str]) -> list[int]:
+    """Attended tokens of each text. Collective: each rank tokenises its share."""
+    rank, world_size = collectives.rank(), collectives.world_size()
+    counts: list[int] = []
+    share = range(rank, len(texts), world_size)
+    for start in range(0, len(share), _LENGTH_CHUNK):
+        tokens = tokenize([texts[i] for i in share[start : start + _LENGTH_CHUNK]])
+        counts.extend(tokens.attention_mask.sum(dim=1).tolist())
+    shares = collectives.gather_objects(counts)
+    return [shares[i % world_size][i // world_size] for i in range(len(texts))]
+
+
+def _batches(counts: list[int], batch_size: int) -> list[list[int]]:
+    """Positions of texts in batches of nearly equal length, shortest first."""
+    order = sorted(range(len(counts)), key=lambda i: (counts[i], i))
+    return [order[start : start + batch_size] for start in range(0, len(order), batch_size)]

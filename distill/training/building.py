@@ -1,0 +1,265 @@
+"""From a recipe to the parts of a run: engines, stream, the teacher's cache, its state."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from accelerate import Accelerator
+
+from distill.checkpoints.checkpoint import TrainState, checkpoints_in, load_checkpoint, read_state
+from distill.distributed import collectives
+from distill.distributed.optimizer import build_optimizer
+from distill.distributed.zero import Engines, prepare, student_is_partitioned, unwrap
+from distill.embedding.teacher_cache import TeacherCache
+from distill.encoders.directory import encoder_hash
+from distill.encoders.late_interaction import LateInteractionEncoder, num_parameters
+from distill.encoders.layouts import local_directory
+from distill.encoders.text import TextEncoder
+from distill.errors import InputError
+from distill.objectives.combination import CombinedObjective
+from distill.objectives.encodings import Need, RunFacts
+from distill.recipe.recipe import Recipe
+from distill.stream.augmentation import open_augmentation
+from distill.stream.batch import Tokenize
+from distill.stream.bitext import BitextStream
+from distill.stream.tokenisation import fingerprint
+from distill.tokens import Tokens
+from distill.training.pair_encoding import TeacherCaches
+from distill.training.student_start import load_teacher, start_student
+
+#: Sentences of a forward that fills the teacher's cache. No setting: a batch's padding moves the
+#: last bits of its vectors, and what is evaluated how must not change what is trained.
+_CACHE_BATCH_SIZE = 256
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What a run trains and evaluates with.
+
+    Attributes:
+        same_tokens: whether student and teacher make the same tokens of a query.
+        teacher_hash: of the teacher's files.
+        state: where the run goes on.
+    """
+
+    engines: Engines
+    student_text: TextEncoder
+    teacher_text: TextEncoder
+    stream: BitextStream
+    objective: CombinedObjective
+    same_tokens: bool
+    teacher_hash: str
+    state: TrainState
+
+
+def build_parts(recipe: Recipe, accelerator: Accelerator) -> Parts:
+    """All of them, where the newest checkpoint left them. Collective.
+
+    Raises:
+        InputError: a model cannot be read, or shards, models and objectives do not fit together.
+    """
+    engines, student_text, teacher_text = build_encoders(recipe, accelerator)
+    stream = build_stream(
+        recipe,
+        student_text.queries,
+        teacher_text.queries,
+        collectives.rank(),
+        collectives.world_size(),
+    )
+    objective = build_objective(recipe, accelerator, engines)
+    same_tokens = check_same_tokens(recipe, objective.needs, student_text, teacher_text)
+    teacher_hash = encoder_hash(local_directory(recipe.teacher, recipe.allow_downloads))
+    engine = "torch" if engines.zero_stage is None else f"zero{engines.zero_stage}"
+    state = build_state(recipe, accelerator, stream, teacher_hash, engine)
+    return Parts(
+        engines,
+        student_text,
+        teacher_text,
+        stream,
+        objective,
+        same_tokens,
+        teacher_hash,
+        state,
+    )
+
+
+def build_encoders(
+    recipe: Recipe, accelerator: Accelerator
+) -> tuple[Engines, TextEncoder, TextEncoder]:
+    """Student and teacher in their engines, and their tokenisations. Collective.
+
+    Raises:
+        InputError: a model cannot be read, or the student's vectors are not as wide as the
+            teacher's.
+    """
+    student, student_text = start_student(
+        recipe,
+        lambda side: stored_sentences(recipe, side),
+        partitioned=student_is_partitioned(recipe.launch),
+        resumes=bool(checkpoints_in(recipe.run_directory / "checkpoints")),
+    )
+    if collectives.rank() == 0:
+        trains, total = num_parameters(student)
+        print(f"student: {total:,} parameters, {trains:,} of them train", flush=True)
+    optimizer = build_optimizer(student, recipe.optimizer, recipe.student.layer_decay)
+    texts: list[TextEncoder] = []
+
+    def load() -> LateInteractionEncoder:
+        teacher, teacher_text = load_teacher(recipe)
+        texts.append(teacher_text)
+        return teacher
+
+    engines = prepare(accelerator, student, optimizer, load)
+    return engines, student_text, texts[0]
+
+
+def stored_sentences(recipe: Recipe, side: str) -> list[str]:
+    """The distinct sentences of the recipe's shards, ``source`` or ``target``; read in full."""
+
+    def no_tokens(texts: Sequence[str]) -> Tokens:
+        raise AssertionError("only text is read here")
+
+    data = replace(recipe.data, stored_tokens=False, pad_multiple=1)
+    recipe = replace(recipe, data=data)
+    return build_stream(recipe, no_tokens, no_tokens, 0, 1).distinct_texts(side)
+
+
+def build_stream(
+    recipe: Recipe,
+    tokenize_source: Tokenize,
+    tokenize_target: Tokenize,
+    rank: int,
+    world_size: int,
+) -> BitextStream:
+    """The recipe's stream as one rank sees it. Not collective.
+
+    Raises:
+        InputError: shards are missing or broken, or hold less than a global batch.
+    """
+    data = recipe.data
+    return BitextStream(
+        list(data.shards),
+        pairs=list(recipe.pairs),
+        split=data.split,
+        seed=recipe.seed,
+        micro_batch=data.micro_batch,
+        rank=rank,
+        world_size=world_size,
+        tokenize_source=tokenize_source,
+        tokenize_target=tokenize_target,
+        mixing=data.mixing,
+        num_workers=data.num_workers,
+        bucket_window=data.bucket_window,
+        bucket_size=data.bucket_size,
+        shuffle_window=data.shuffle_window,
+        max_bad_fraction=data.max_bad_fraction,
+        endless=True,
+        prefetch_batches=data.prefetch_batches,
+        pin_memory=data.pin_memory,
+        pad_multiple=data.pad_multiple,
+        stored_tokens=data.stored_tokens,
+        cache=data.cache.open(),
+        max_pairs=data.max_pairs,
+        augmentation=open_augmentation(data, recipe.pairs, recipe.seed),
+    )
+
+
+def build_caches(recipe: Recipe, accelerator: Accelerator, parts: Parts) -> TeacherCaches | None:
+    """The teacher's encodings of all English sentences, where the recipe wants them. Collective."""
+    directory = recipe.teacher_cache
+    if directory is None:
+        return None
+    start = time.monotonic()
+    texts, text = parts.stream.distinct_texts("target"), parts.teacher_text
+
+    def build(side: str, tokenize: Tokenize) -> TeacherCache:
+        return TeacherCache.build(
+            directory,
+            f"{parts.teacher_hash} {text.settings} {side}",
+            texts,
+            lambda tokens: parts.engines.teacher(tokens.input_ids, tokens.attention_mask),
+            tokenize,
+            _CACHE_BATCH_SIZE,
+            accelerator.device,
+        )
+
+    queries = build("query", text.queries)
+    wanted = Need.DOCUMENTS in parts.objective.needs
+    documents = build("document", text.documents) if wanted else None
+    if collectives.rank() == 0:
+        seconds = time.monotonic() - start
+        print(f"teacher cache: {len(texts):,} sentences, {seconds:.0f} s", flush=True)
+    return TeacherCaches(queries, documents)
+
+
+def build_objective(
+    recipe: Recipe, accelerator: Accelerator, engines: Engines
+) -> CombinedObjective:
+    """The recipe's losses; what they learn themselves is in the checkpoints from now on."""
+    facts = RunFacts(
+        recipe.pairs,
+        unwrap(accelerator, engines.student).embedding_dimension,
+        recipe.max_steps,
+        recipe.seed,
+        accelerator.device,
+    )
+    objective = CombinedObjective(recipe.objectives, facts)
+    if objective.state_dict():
+        accelerator.register_for_checkpointing(objective)
+    return objective
+
+
+def check_same_tokens(
+    recipe: Recipe,
+    needs: frozenset[Need],
+    student_text: TextEncoder,
+    teacher_text: TextEncoder,
+) -> bool:
+    """Whether student and teacher make the same tokens of a query.
+
+    Raises:
+        InputError: they do not, and an objective needs them to.
+    """
+    vocabularies = (student_text.tokenizer.get_vocab(), teacher_text.tokenizer.get_vocab())
+    if Need.TEACHER_SOURCE in needs and vocabularies[0] != vocabularies[1]:
+        raise InputError(
+            "objectives.transport.plan_source asks the teacher to encode the translation, but "
+            "student and teacher have different vocabularies",
+            "the same tokenizer on both sides",
+            "set objectives.transport.plan_source=student",
+        )
+    same = fingerprint(student_text.queries) == fingerprint(teacher_text.queries)
+    anchor = recipe.objectives.anchor
+    if anchor.weight and anchor.level == "token" and not same:
+        raise InputError(
+            "objectives.anchor.level: token, but student and teacher tokenise queries differently",
+            "the same tokenizer, markers and query length on both sides",
+            "set objectives.anchor.level=sentence, or start the student from the teacher",
+        )
+    return same
+
+
+def build_state(
+    recipe: Recipe, accelerator: Accelerator, stream: BitextStream, teacher_hash: str, engine: str
+) -> TrainState:
+    """Where the run goes on: at its newest checkpoint, which is loaded, or at the beginning."""
+    world_size = collectives.world_size()
+    found = checkpoints_in(recipe.run_directory / "checkpoints")
+    if not found:
+        return TrainState(teacher_hash=teacher_hash, world_size=world_size, engine=engine)
+    written_by = read_state(found[-1]).world_size
+    state = load_checkpoint(found[-1], accelerator, teacher_hash, engine)
+    stream.load_state_dict(state.stream)
+    if collectives.rank() == 0:
+        if written_by != world_size:
+            pairs = recipe.data.micro_batch * recipe.data.accumulation_steps
+            print(
+                f"written by {written_by} processes, resumed on {world_size}: weights, optimizer "
+                f"and data position are the same; a step now has {pairs * world_size} pairs "
+                f"({pairs} a process), and sums are rounded in another order",
+                flush=True,
+            )
+        print(f"resumed from {found[-1]}, step {state.step} of {recipe.max_steps}", flush=True)
+    return state

@@ -1,0 +1,157 @@
+"""Optimizer steps on labelled queries, among those on bitext.
+
+Shapes: B queries of this rank, K passages of a query, P passages of the batch.
+"""
+
+from __future__ import annotations
+
+import zlib
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from distill.checkpoints.checkpoint import TrainState
+from distill.distributed import collectives
+from distill.distributed.zero import Engines
+from distill.embedding.teacher_cache import TeacherCache
+from distill.encoders.text import TextEncoder
+from distill.errors import InputError
+from distill.labelled.examples import Example, read_examples
+from distill.labelled.order import LabelledOrder
+from distill.labelled.settings import LabelledSettings
+from distill.objectives.combination import CombinedOutput
+from distill.objectives.encodings import Negatives, ObjectiveOutput, global_mean
+from distill.objectives.labelled_passages import labelled_contrastive, listwise_distillation
+from distill.recipe.recipe import Recipe
+from distill.training.pair_encoding import by_row
+
+
+@dataclass(frozen=True)
+class LabelledTraining:
+    """Loss of a micro-batch of labelled queries.
+
+    Attributes:
+        settings: files, share and temperatures.
+        order: what comes when.
+        engines: the student encodes queries, the teacher passages.
+        student_text: tokenisation of queries.
+        teacher_text: tokenisation of passages.
+        device: where both encode.
+        passages: the teacher's cache of the passages, where the recipe wants one.
+    """
+
+    settings: LabelledSettings
+    order: LabelledOrder
+    engines: Engines
+    student_text: TextEncoder
+    teacher_text: TextEncoder
+    device: torch.device
+    passages: TeacherCache | None = None
+
+    def next_batch(self) -> list[Example]:
+        """This rank's next examples. Collective.
+
+        Raises:
+            InputError: an example of some rank cannot be read; on all ranks.
+        """
+        examples, error = self.order.take()
+        if collectives.any_rank(error is not None, self.device):
+            raise error or InputError(
+                "another rank cannot read its labelled examples",
+                "readable files",
+                "see its message",
+            )
+        return examples
+
+    def __call__(self, examples: list[Example]) -> CombinedOutput:
+        """Loss and metrics. Gradient to the student only. Collective."""
+        output = self._objective(examples)
+        weight = self.settings.weight
+        total = weight * global_mean(output.loss_B, output.counts_B)
+        metrics = {f"labelled/{name}": value for name, value in output.metrics.items()}
+        metrics["labelled/loss"] = output.loss_B.detach().mean()
+        return CombinedOutput(total, weight * output.loss_B.detach(), metrics)
+
+    def _objective(self, examples: list[Example]) -> ObjectiveOutput:
+        settings = self.settings
+        query = self.student_text.queries([example.query for example in examples]).to(self.device)
+        passages = self._encoded([list(example.passages) for example in examples])
+        query_BND = self.engines.student(query.input_ids, query.attention_mask)
+        if settings.scores is None:
+            codes = [zlib.crc32(example.passages[0].encode()) for example in examples]
+            codes_B = torch.tensor(codes, device=self.device)
+            return labelled_contrastive(query_BND, query, passages, codes_B, settings.temperature)
+        return listwise_distillation(
+            query_BND,
+            query,
+            passages,
+            self._labels(examples, passages.mask_BKL.shape[1]),
+            settings.temperature,
+            settings.score_temperature,
+        )
+
+    def _labels(self, examples: list[Example], num_columns: int) -> Tensor:
+        """Scores (B, K) of the file, 0 where a query has fewer passages."""
+        rows = [[*(example.scores or ())] for example in examples]
+        padded = [row + [0.0] * (num_columns - len(row)) for row in rows]
+        return torch.tensor(padded, device=self.device)
+
+    @torch.no_grad()
+    def _encoded(self, texts: list[list[str]]) -> Negatives:
+        """The passages as the teacher's documents. Collective."""
+        flat = [text for row in texts for text in row]
+        cache = self.passages
+        # More micro-batches than planned are drawn where some had no finite loss.
+        missing = cache is None or any(text not in cache for text in flat)
+        if cache is not None and not collectives.any_rank(missing, self.device):
+            vectors_PLD, mask_PL = (part.to(self.device) for part in cache.padded(flat))
+        else:
+            tokens = self.teacher_text.documents(flat).to(self.device)
+            vectors_PLD = self.engines.teacher(tokens.input_ids, tokens.attention_mask)
+            mask_PL = tokens.scoring_mask
+        return by_row(texts, vectors_PLD, mask_PL)
+
+
+def build_labelled(
+    recipe: Recipe,
+    engines: Engines,
+    texts: tuple[TextEncoder, TextEncoder],
+    teacher_hash: str,
+    device: torch.device,
+    state: TrainState,
+) -> LabelledTraining | None:
+    """The recipe's labelled examples from the state's position on, where it has any. Collective.
+
+    With a teacher cache, the passages that the rest of the run will draw are encoded now.
+
+    Args:
+        texts: the student's and the teacher's tokenisation.
+    """
+    settings = recipe.labelled
+    if not settings.share:
+        return None
+    order = LabelledOrder(
+        read_examples(settings),
+        recipe.seed,
+        settings.micro_batch,
+        collectives.rank(),
+        collectives.world_size(),
+    )
+    if state.labelled:
+        order.load_state_dict(state.labelled)
+    passages = None
+    if recipe.teacher_cache is not None:
+        steps = settings.num_steps(state.step, recipe.max_steps)
+        numbers = order.to_come(steps * recipe.data.accumulation_steps)
+        drawn = (passage for number in numbers for passage in order.examples[number].passages)
+        passages = TeacherCache.build(
+            recipe.teacher_cache,
+            f"{teacher_hash} {texts[1].settings} document",
+            list(dict.fromkeys(drawn)),
+            lambda tokens: engines.teacher(tokens.input_ids, tokens.attention_mask),
+            texts[1].documents,
+            recipe.evaluation.batch_size,
+            device,
+        )
+    return LabelledTraining(settings, order, engines, *texts, device, passages)

@@ -1,0 +1,291 @@
+"""The training loop: batch → teacher and student → objective → backward → step → log.
+
+`train` builds what it takes; everything that happens once per step stands here.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import chain
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor
+
+from distill.checkpoints.checkpoint import TrainState
+from distill.checkpoints.saver import Saver
+from distill.distributed import collectives
+from distill.distributed.optimizer import learning_rate_at, set_learning_rate
+from distill.distributed.zero import Engines
+from distill.embedding.encoding import EvaluationStoppedError
+from distill.errors import InputError
+from distill.monitoring import Curves, Progress, RunningMeans, Throughput, stream_figures
+from distill.objectives.combination import CombinedObjective
+from distill.recipe.recipe import Recipe
+from distill.stream.batch import Batch
+from distill.stream.bitext import BitextStream
+from distill.survival.divergence import NonFiniteCount, NonFiniteGradientError
+from distill.survival.stopping import StopFlag, StoppedWaitingError
+from distill.survival.watchdog import Watchdog
+from distill.training.labelled_steps import LabelledTraining
+from distill.training.losses import bitext_losses, labelled_losses
+from distill.training.pair_encoding import PairEncoder
+from distill.training.transport_pictures import PlanPictures
+
+
+@dataclass
+class Training:
+    """A built run: what the loop needs.
+
+    Attributes:
+        encode: a micro-batch through teacher and student. Collective.
+        evaluate: called with the number of steps done, at the recipe's intervals; whether to
+            stop early, the same on every rank. Collective.
+        save: called with the state and whether the run goes on after it, at the recipe's intervals.
+            Collective.
+        failures: counts losses and gradients that are not finite.
+        watchdog: told of every stage in which a rank may hang.
+        pictures: draws a transport plan now and then.
+        labelled: steps on labelled queries among those on bitext, where the recipe wants them.
+    """
+
+    recipe: Recipe
+    accelerator: Accelerator
+    engines: Engines
+    stream: BitextStream
+    objective: CombinedObjective
+    encode: PairEncoder
+    curves: Curves
+    state: TrainState
+    evaluate: Callable[[int], bool]
+    save: Saver
+    stop: StopFlag
+    failures: NonFiniteCount
+    watchdog: Watchdog
+    pictures: PlanPictures | None = None
+    labelled: LabelledTraining | None = None
+
+
+def train(training: Training) -> bool:
+    """Train until the recipe's last step, or until evaluation asks for the end. Collective.
+
+    Returns:
+        True when the run is done, False when the stop flag ended the run after a checkpoint.
+
+    Raises:
+        DivergedError: `MAX_NON_FINITE` losses or gradients in a row were not finite.
+        InputError: more unreadable samples than the recipe bears; on all ranks.
+    """
+    recipe, state, main = training.recipe, training.state, collectives.rank() == 0
+    progress = Progress(recipe.max_steps, "distil", initial=state.step, enabled=main)
+    # Labelled queries have a loss of their own among those of the pairs.
+    groups = [*training.stream.pairs, *(["labelled"] if training.labelled else [])]
+    means = RunningMeans(groups, training.accelerator.device)
+    throughput = Throughput()
+    batches = throughput.timed(_agreed_batches(training))
+    negatives = training.encode.negatives
+    if negatives is not None:
+        batches = negatives.batches(batches, lambda: _num_left(recipe, state))
+    training.engines.student.train()
+    # An evaluation that a stop interrupted is made up for before the next step.
+    ended, stopped = _evaluate_if_due(training)
+    if ended or stopped:
+        training.save(state, False)
+        return not stopped
+    while state.step < recipe.max_steps:
+        rate = learning_rate_at(state.step, recipe.max_steps, recipe.optimizer)
+        set_learning_rate(training.engines.optimizer, rate)
+        try:
+            # All of a step's micro-batches first: a stop while waiting leaves no half step.
+            num_batches = 0 if _labelled_now(training) else recipe.data.accumulation_steps
+            step_batches = [next(batches) for _ in range(num_batches)]
+            grad_norm = _optimizer_step(training, chain(step_batches, batches), means, throughput)
+        except StoppedWaitingError:
+            training.save(state, False)
+            _say_stopped(training, progress)
+            return False
+        state.step += 1
+        # Negatives are found ahead of training, so the stream's own position may be further on.
+        state.stream = training.stream.state_dict() if negatives is None else negatives.position
+        if state.step % recipe.log_every_steps == 0 or state.step == recipe.max_steps:
+            values = {**means.reduce(), **throughput.reduce()}
+            values.update({"train/lr": rate, "train/grad_norm": grad_norm})
+            progress.advance(_log(training, values))
+        else:
+            progress.advance()
+        paused_at = throughput.pause()
+        last, stopping = _end_step(training)
+        throughput.resume(paused_at)
+        if stopping and not last:
+            _say_stopped(training, progress)
+            return False
+        if last:
+            break
+    progress.close()
+    return True
+
+
+def _log(training: Training, values: dict[str, float]) -> str:
+    """Write a step's figures to TensorBoard; those that a person wants on the screen."""
+    values["train/skipped_steps"] = training.state.num_skipped_steps
+    values.update(stream_figures(training.stream.drawn(), training.stream.faults))
+    training.curves.scalars(values, training.state.step)
+    return f"loss {values['train/loss']:.4f}, {values['perf/pairs_per_second']:.0f} pairs/s"
+
+
+def _end_step(training: Training) -> tuple[bool, bool]:
+    """Evaluate and save where it is time; whether the run is over, and whether it must stop."""
+    recipe, state = training.recipe, training.state
+    stopping = collectives.any_rank(training.stop.raised, training.accelerator.device)
+    last = state.step == recipe.max_steps
+    every = recipe.evaluation.every_steps
+    state.evaluation_due = bool(every) and state.step % every == 0 and not last
+    if not stopping:
+        ended_early, stopping = _evaluate_if_due(training)
+        last = last or ended_early
+    every = recipe.checkpoint.every_steps
+    if last or stopping or (every and state.step % every == 0):
+        training.save(state, not (last or stopping))
+    return last, stopping
+
+
+def _evaluate_if_due(training: Training) -> tuple[bool, bool]:
+    """Whether the evaluation asks for the end, and whether a stop signal interrupted it."""
+    if not training.state.evaluation_due:
+        return False, False
+    training.watchdog.stage("evaluation")
+    try:
+        ended = training.evaluate(training.state.step)
+    except EvaluationStoppedError:
+        return False, True
+    finally:
+        training.engines.student.train()
+    training.state.evaluation_due = False
+    return ended, False
+
+
+def _say_stopped(training: Training, progress: Progress) -> None:
+    step, reason = training.state.step, training.stop.reason or "another rank's signal"
+    progress.say(f"stopped after step {step} ({reason}); run the same command to go on")
+    progress.close()
+
+
+def _labelled_now(training: Training) -> LabelledTraining | None:
+    """What this step trains with where its turn is the labelled queries'."""
+    labelled = training.labelled
+    return labelled if labelled and labelled.settings.takes(training.state.step) else None
+
+
+def _num_left(recipe: Recipe, state: TrainState) -> int:
+    steps = recipe.max_steps - state.step
+    steps -= recipe.labelled.num_steps(state.step, recipe.max_steps)
+    return steps * recipe.data.accumulation_steps
+
+
+def _agreed_batches(training: Training) -> Iterator[Batch]:
+    """The stream's batches; an error on one rank becomes an error on all.
+
+    Raises:
+        StoppedWaitingError: on all ranks, when a stop signal found one of them waiting.
+    """
+    batches = iter(training.stream)
+    while True:
+        batch, error, stopped = None, None, False
+        training.watchdog.stage("reading a batch")
+        try:
+            with training.stop.waiting():
+                batch, error = training.stream.take(batches)
+        except StoppedWaitingError:
+            stopped = True
+        training.watchdog.stage("agreeing on a batch")
+        found = 2 if error is not None else int(stopped)
+        found = collectives.max_over_ranks(found, training.accelerator.device)
+        if found == 2:
+            raise error or InputError(
+                "another rank cannot read its bitext", "readable shards", "see its message"
+            )
+        if found == 1:
+            raise StoppedWaitingError
+        assert batch is not None, "an endless stream does not end"
+        yield batch.to(training.accelerator.device)
+
+
+def _optimizer_step(
+    training: Training, batches: Iterator[Batch], means: RunningMeans, throughput: Throughput
+) -> float:
+    """Forward, backward and step over the accumulated micro-batches; returns the gradient norm."""
+    accelerator, engines = training.accelerator, training.engines
+    labelled = _labelled_now(training)
+    keys: list[list[str]] = []
+    grad_norm = 0.0
+    # Into the state only with the step itself: one that a stop interrupts is made anew.
+    num_pairs_seen = num_skipped_steps = 0
+    while len(keys) < training.recipe.data.accumulation_steps:
+        taken = next(batches) if labelled is None else labelled.next_batch()
+        training.watchdog.stage("encoding and loss")
+        with accelerator.accumulate(engines.student):
+            if isinstance(taken, Batch):
+                pictures = training.pictures if not keys else None
+                micro = bitext_losses(
+                    training.encode, training.objective, taken, training.state.step, pictures
+                )
+            else:
+                assert labelled is not None, "examples come from labelled training"
+                micro = labelled_losses(labelled, taken, len(training.stream.pairs))
+            # Ranks must agree before backward, or one waits for gradients that never come.
+            training.watchdog.stage("agreeing on the loss")
+            finite = bool(torch.isfinite(micro.loss.detach()))
+            if collectives.any_rank(not finite, accelerator.device):
+                num_skipped_steps += 1
+                # The next micro-batch takes this one's place in the accumulation.
+                accelerator.step -= 1
+                training.failures.add("loss", training.state.step, [micro.keys])
+                continue
+            training.watchdog.stage("backward and step")
+            grad_norm = _backward_and_step(training, micro.loss)
+            if not math.isfinite(grad_norm):
+                num_skipped_steps += 1
+                training.failures.add("gradient", training.state.step, [*keys, micro.keys])
+                # The whole step again, on the micro-batches that follow.
+                keys = []
+                continue
+            if labelled is None:
+                training.objective.accept()
+        keys.append(micro.keys)
+        num_pairs = len(micro.keys) * collectives.world_size()
+        num_pairs_seen += num_pairs
+        throughput.add(num_pairs)
+        means.add(micro.loss_B, micro.groups_B, micro.metrics)
+    training.failures.clear()
+    training.state.num_pairs_seen += num_pairs_seen
+    training.state.num_skipped_steps += num_skipped_steps
+    if labelled is None:
+        training.objective.update()
+    return grad_norm
+
+
+def _backward_and_step(training: Training, loss: Tensor) -> float:
+    """Backward and, at the end of an accumulation, a clipped step; the norm before clipping.
+
+    Not finite: no step was made, on any rank. 0 within an accumulation.
+    """
+    accelerator, engines = training.accelerator, training.engines
+    norm: Tensor | float | None = None
+    try:
+        accelerator.backward(loss)  # DeepSpeed's clips and steps, too.
+        if accelerator.sync_gradients and engines.zero_stage is not None:
+            norm = engines.student.get_global_grad_norm()  # type: ignore[operator]
+        elif accelerator.sync_gradients:
+            limit = training.recipe.optimizer.max_grad_norm or float("inf")
+            norm = accelerator.clip_grad_norm_(engines.student.parameters(), limit)
+    except NonFiniteGradientError:
+        norm = float("inf")
+    value = 0.0 if norm is None else float(norm)
+    if math.isfinite(value):
+        engines.optimizer.step()
+        engines.optimizer.zero_grad()
+    else:
+        engines.student.zero_grad()
+    return value

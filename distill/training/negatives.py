@@ -1,0 +1,78 @@
+"""From a recipe to what finds its hard negatives."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor
+
+from distill.distributed.zero import Engines
+from distill.negatives.dense import DenseMiner, SentenceIndex
+from distill.negatives.lexical import LexicalMiner
+from distill.negatives.mining import StaticMine, StudentMine
+from distill.negatives.sentences import Sentences
+from distill.negatives.windows import HardNegatives, Mine
+from distill.recipe.recipe import Recipe
+from distill.stream.batch import Batch
+from distill.stream.bitext import BitextStream
+from distill.training.pair_encoding import TeacherCaches
+
+
+def build_negatives(
+    recipe: Recipe,
+    accelerator: Accelerator,
+    engines: Engines,
+    stream: BitextStream,
+    caches: TeacherCaches | None,
+    state: dict[str, Any],
+    report: Callable[[dict[str, float]], None],
+    beat: Callable[[], None],
+) -> HardNegatives | None:
+    """What finds hard negatives, where the recipe wants them. Not collective; mining is, later.
+
+    Args:
+        state: of an earlier part of the run; empty at its start.
+        report: gets the figures of each mining.
+        beat: called after each batch that was mined for.
+    """
+    settings = recipe.negatives
+    if settings.kind == "none":
+        return None
+    sentences = Sentences((sample.source, sample.target) for sample in stream.samples())
+    mine: Mine
+    if not settings.by_teacher:
+        mine = StaticMine(sentences, LexicalMiner(sentences, settings).mine)
+    else:
+        # The recipe's own checks see to both.
+        assert caches is not None, "negatives by vectors without teacher_cache"
+        assert caches.documents is not None, "negatives without a ranking objective"
+        index = SentenceIndex(sentences, caches.documents, accelerator.device)
+        miner = DenseMiner(index, caches.queries, settings)
+        mine = StaticMine(sentences, miner.mine)
+        if settings.kind == "dynamic":
+            mine = StudentMine(sentences, miner, functools.partial(_as_queries, engines.student))
+    negatives = HardNegatives(
+        sentences,
+        mine,
+        window=settings.window_steps * recipe.data.accumulation_steps,
+        depends_on_student=settings.kind == "dynamic",
+        position=stream.state_dict,
+        report=report,
+        beat=beat,
+    )
+    negatives.load_state_dict(state)
+    return negatives
+
+
+@torch.no_grad()
+def _as_queries(student: torch.nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
+    """The batch's translations as the student encodes them in evaluation. Collective."""
+    training = student.training
+    student.eval()
+    vectors_BND = student(batch.source.input_ids, batch.source.attention_mask)
+    student.train(training)
+    return vectors_BND, batch.source.scoring_mask
