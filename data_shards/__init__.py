@@ -1,1 +1,1 @@
-"""Turns bitext into WebDataset shards with a manifest: ``python -m data_shards``."""
+"""Turns bitext into WebDataset shards with a manifest: ``distill shards``."""

@@ -1,4 +1,4 @@
-"""Command line: ``python -m data_shards build | inspect | verify``."""
+"""Command line: ``distill shards build | inspect | verify``."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ _CLEANING_OPTIONS = (
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m data_shards", description=__doc__)
+    parser = argparse.ArgumentParser(prog="distill shards", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     _add_build(commands.add_parser("build", help="turn bitext into shards"))
     inspect = commands.add_parser("inspect", help="show the manifest and some samples")

@@ -158,7 +158,7 @@ def parse_manifest(text: str, where: str) -> Manifest:
     Raises:
         InputError: no JSON, another version, or a key missing.
     """
-    rebuild = "build the shards again with python -m data_shards build"
+    rebuild = "build the shards again with distill shards build"
     try:
         raw = json.loads(text)
     except json.JSONDecodeError as error:
@@ -204,7 +204,7 @@ def read_manifest(root: Path | str) -> Manifest:
     except (FileNotFoundError, NotADirectoryError) as error:
         raise InputError(
             f"{path}: no such file",
-            "a folder written by python -m data_shards build",
+            "a folder written by distill shards build",
             "build the shards, or correct the folder",
         ) from error
     except UnicodeDecodeError as error:
@@ -222,7 +222,7 @@ def read_index(path: Path | str, num_pairs: int | None = None) -> np.ndarray:
     Raises:
         InputError: the file is missing, no index, or of another length.
     """
-    remedy = "run python -m data_shards verify on the folder, then build the shards again"
+    remedy = "run distill shards verify on the folder, then build the shards again"
     try:
         index = np.load(path, mmap_mode="r", allow_pickle=False)
     except FileNotFoundError as error:

@@ -1,4 +1,4 @@
-"""The console command ``distill``: one name for the modules that are run.
+"""Runs ``distill COMMAND`` and ``python -m distill COMMAND``: the one front door.
 
 ``distill train`` and ``distill train-teacher`` go through ``accelerate launch``, whose own options
 stand in front of ``--``: ``distill train --num_processes 4 -- recipe.yaml key=value``.
@@ -12,25 +12,29 @@ import sys
 
 from distill.errors import InputError, one_line_errors
 
-#: Word → module and what it does.
-COMMANDS = {
-    "shards": ("data_shards", "bitext to shards"),
-    "train-teacher": ("distill.train_teacher", "train an English teacher"),
-    "plan": ("distill.tools.estimate", "memory, time and cost of a recipe, before it runs"),
-    "store-tokens": ("distill.tools.store_tokens", "tokenise a recipe's bitext once"),
-    "train": ("distill.train", "distil a query encoder"),
-    "evaluate": ("distill.evaluation", "evaluate encoders and runs"),
-    "study": ("distill.studies", "many training runs and their comparison"),
-    "average": ("distill.tools.average", "a student between its start and its end"),
-    "export": ("distill.export", "a run as a directory that others load"),
-    "search": ("distill.search", "search documents in any language"),
+#: Command → module, its first arguments, and what it does.
+COMMANDS: dict[str, tuple[str, list[str], str]] = {
+    "shards": ("data_shards", [], "build shards from bitext; verify them"),
+    "train-teacher": ("distill.train_teacher", [], "train an English teacher"),
+    "estimate": ("distill.tools.estimate", [], "estimate memory, time and cost of a recipe"),
+    "store-tokens": ("distill.tools.store_tokens", [], "tokenise a recipe's bitext once"),
+    "learn-lexicon": ("distill.tools.learn_lexicon", [], "learn lexicons from a recipe's bitext"),
+    "train": ("distill.train", [], "distil a query encoder"),
+    "evaluate": ("distill.evaluation", ["evaluate"], "search collections and score the runs"),
+    "compare": ("distill.evaluation", ["compare"], "test two systems' per-query values"),
+    "report": ("distill.evaluation", ["report"], "write the HTML page of an evaluation folder"),
+    "convert": ("distill.evaluation", ["convert"], "make a collection from published files"),
+    "study": ("distill.studies", [], "train, evaluate and compare the variants of a study"),
+    "average": ("distill.tools.average", [], "average a student with its start"),
+    "export": ("distill.export", [], "write a run's student for other libraries"),
+    "search": ("distill.search", [], "search documents in any language"),
 }
 _LAUNCHED = ("train", "train-teacher")
 
 
 def usage() -> str:
     """One line per command."""
-    lines = [f"  {name:14} {summary}" for name, (_, summary) in COMMANDS.items()]
+    lines = [f"  {name:14} {summary}" for name, (_, _, summary) in COMMANDS.items()]
     return "usage: distill COMMAND [OPTIONS]\n\n" + "\n".join(lines)
 
 
@@ -44,10 +48,10 @@ def main(arguments: list[str] | None = None) -> None:
     with one_line_errors():
         if name not in COMMANDS:
             raise InputError(f"command {name!r}", f"one of {', '.join(COMMANDS)}", "see --help")
-    module = COMMANDS[name][0]
+    module, first, _ = COMMANDS[name]
     if name in _LAUNCHED and "--help" not in rest and "-h" not in rest:
         _launch(module, rest)
-    sys.argv = [f"distill {name}", *rest]
+    sys.argv = [f"distill {name}", *first, *rest]
     runpy.run_module(module, run_name="__main__", alter_sys=True)
 
 

@@ -45,7 +45,7 @@ from distill.recipe.teacher import TeacherRecipe
 from distill.survival.memory import advice_on_out_of_memory
 from distill.survival.stopping import EXIT_REQUEUE, StopFlag, ignore_signals
 from distill.tokens import Tokens
-from distill.training.teacher_examples import Example, batch_of_step, read_examples
+from distill.training.teacher_examples import TeacherExample, batch_of_step, read_teacher_examples
 
 DEFAULT_RECIPE = Path(__file__).resolve().parent.parent / "launch/recipes/demo_teacher.yaml"
 
@@ -87,7 +87,7 @@ def contrastive_loss(
     return functional.cross_entropy(scores_BP / temperature, own_B), accuracy
 
 
-def _duplicates(batch: list[Example], passages: list[str]) -> Tensor:
+def _duplicates(batch: list[TeacherExample], passages: list[str]) -> Tensor:
     same = torch.tensor([[row.passage == text for text in passages] for row in batch])
     queries = torch.tensor([[row.query == other.query for other in batch] for row in batch])
     same[:, : len(batch)] |= queries
@@ -106,7 +106,7 @@ def train_teacher(recipe: TeacherRecipe) -> bool:
     stop.install(recipe.checkpoint.wall_clock_minutes)
     check_world(recipe.launch)
     check_model_source(recipe.model, "model", recipe.allow_downloads)
-    examples = read_examples(recipe.data)
+    examples = read_teacher_examples(recipe.data)
     _check_unfinished(recipe)
     shape = BatchShape(recipe.batch_size, 1, recipe.optimizer.max_grad_norm)
     accelerator = start_accelerator(recipe.launch, shape)
@@ -185,7 +185,7 @@ def _loop(
     module: nn.Module,
     optimizer: Any,
     text: TextEncoder,
-    examples: list[Example],
+    examples: list[TeacherExample],
     state: TrainState,
     stop: StopFlag,
 ) -> bool:

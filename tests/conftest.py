@@ -7,10 +7,12 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import small_disk as mounting
 
 if shutil.which("nvidia-smi") is None:
     # Before any library loads Triton: without a GPU its interpreter runs the kernels.
@@ -194,3 +196,13 @@ launch:
 """
     )
     return world
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Path]:
+    """A file system of the module's DISK_MIB mebibytes."""
+    directory = tmp_path / "disk"
+    with mounting.small_disk(directory, request.module.DISK_MIB) as mounted:
+        if not mounted:
+            pytest.skip("a small file system can be mounted by root on Linux only")
+        yield directory

@@ -1,7 +1,7 @@
 """A ZeRO checkpoint for another number of processes, through DeepSpeed's universal format.
 
-Run as ``python -m distill.checkpoints.universal CHECKPOINT OUTPUT`` it converts one; `convert` does so
-in a process of its own, so that the training process keeps its memory and its loaders strict.
+``python -m distill.checkpoints.universal CHECKPOINT OUTPUT`` converts one; `convert` does so in a
+process of its own, so that the training process keeps its memory and its loaders strict.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""``python -m distill.evaluation``: evaluate encoders and runs, compare, report, convert."""
+"""``distill evaluate``: evaluate encoders and runs, compare, report, convert."""
 
 from __future__ import annotations
 

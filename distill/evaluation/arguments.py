@@ -1,4 +1,4 @@
-"""The command line of ``python -m distill.evaluation``."""
+"""The command line of ``distill evaluate``."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ import argparse
 from pathlib import Path
 
 from distill.errors import InputError
+from distill.evaluation.maxp import PassageSettings
 from distill.evaluation.measures import MEASURES
-from distill.evaluation.passages import PassageSettings
 
 
 def parser() -> argparse.ArgumentParser:
     """The parser with its four commands: evaluate, compare, report, convert."""
     root = argparse.ArgumentParser(
-        prog="python -m distill.evaluation",
+        prog="distill",
         description="Evaluate query encoders and run files as trec_eval does.",
     )
     commands = root.add_subparsers(dest="command", required=True)

@@ -15,7 +15,8 @@ from distill.embedding.encoding import Encode
 from distill.encoders.text import TextEncoder
 from distill.errors import InputError
 from distill.evaluation import arguments
-from distill.evaluation.collections import Collection, Texts, load_collection
+from distill.evaluation.collection_loading import load_collection
+from distill.evaluation.collections import Collection, Texts
 from distill.evaluation.evaluate import evaluate_systems
 from distill.evaluation.first_stage import BM25Index, bm25_runs
 from distill.evaluation.language_bias import mean_overlap, overlap_of_systems
@@ -102,8 +103,8 @@ def _check_options(options: argparse.Namespace) -> None:
 
 
 def load(path: Path, device: str) -> LoadedEncoder:
-    """Load an encoder directory in any layout that `distill.evaluation.layouts` knows."""
-    from distill.evaluation.layouts import load_any
+    """Load an encoder directory in any layout that `distill.encoders.pooled` knows."""
+    from distill.encoders.pooled import load_any
 
     model, text, key = load_any(path)
     model = model.to(device).eval()

@@ -17,7 +17,7 @@ from distill.embedding.embeddings import PackedEmbeddings
 from distill.embedding.encoding import Encode
 from distill.errors import InputError
 from distill.evaluation.collections import Collection, Texts
-from distill.evaluation.passages import PassageSettings, split_passages
+from distill.evaluation.maxp import PassageSettings, split_passages
 from distill.evaluation.runs import Run, tie_order
 
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""``python -m distill.export RUN OUT``: a finished run as a directory that others load."""
+"""``distill export RUN OUT``: a finished run as a directory that others load."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def portable(value: Any) -> Any:
 
 def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
     """The command line's options."""
-    parser = argparse.ArgumentParser(prog="python -m distill.export", description=__doc__)
+    parser = argparse.ArgumentParser(prog="distill export", description=__doc__)
     parser.add_argument("run", type=Path, help="directory of a finished training run")
     parser.add_argument("output", type=Path, help="directory to write")
     parser.add_argument(

@@ -11,7 +11,7 @@ from distill.labelled.settings import LabelledSettings
 
 
 @dataclass(frozen=True)
-class Example:
+class LabelledExample:
     """One query.
 
     Attributes:
@@ -32,7 +32,7 @@ class Examples(ABC):
     def __len__(self) -> int: ...
 
     @abstractmethod
-    def __getitem__(self, number: int) -> Example: ...
+    def __getitem__(self, number: int) -> LabelledExample: ...
 
     @property
     @abstractmethod
@@ -40,7 +40,7 @@ class Examples(ABC):
         """Tells sets of examples apart."""
 
 
-def read_examples(settings: LabelledSettings) -> Examples:
+def read_labelled_examples(settings: LabelledSettings) -> Examples:
     """Open the recipe's files.
 
     Raises:
@@ -75,7 +75,7 @@ class Triples(Examples):
     def __len__(self) -> int:
         return len(self._lines)
 
-    def __getitem__(self, number: int) -> Example:
+    def __getitem__(self, number: int) -> LabelledExample:
         columns = self._lines[number].split("\t")
         if len(columns) < 3 or not all(columns):
             raise self._lines.fault(number, f"{len(columns)} columns", "query, passage, others")
@@ -83,7 +83,7 @@ class Triples(Examples):
         if self._texts is not None:
             query = self._texts[0][query]
             passages = [self._texts[1][passage] for passage in passages]
-        return Example(query, tuple(passages))
+        return LabelledExample(query, tuple(passages))
 
     @property
     def identity(self) -> str:
@@ -105,12 +105,12 @@ class Scores(Examples):
     def __len__(self) -> int:
         return len(self._lines)
 
-    def __getitem__(self, number: int) -> Example:
+    def __getitem__(self, number: int) -> LabelledExample:
         query, pairs = self._parsed(number)
         pairs = pairs[: self._num_passages]
         if len(pairs) < 2:
             raise self._lines.fault(number, f"{len(pairs)} passages", "2 or more to compare")
-        return Example(
+        return LabelledExample(
             self._texts[0][query],
             tuple(self._texts[1][passage] for passage, _ in pairs),
             tuple(score for _, score in pairs),
@@ -160,9 +160,9 @@ class Judgments(Examples):
     def __len__(self) -> int:
         return len(self._relevant)
 
-    def __getitem__(self, number: int) -> Example:
+    def __getitem__(self, number: int) -> LabelledExample:
         query, passage = self._relevant[number]
-        return Example(self._texts[0][query], (self._texts[1][passage],))
+        return LabelledExample(self._texts[0][query], (self._texts[1][passage],))
 
     @property
     def identity(self) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from distill.errors import InputError
-from distill.labelled.examples import Example, Examples
+from distill.labelled.examples import Examples, LabelledExample
 from distill.stream.permutation import permutation
 
 # Apart from the random numbers that the bitext's order draws from the same seed.
@@ -44,7 +44,7 @@ class LabelledOrder:
             found.append(int(self._epoch[1][place]))
         return found
 
-    def take(self) -> tuple[list[Example], InputError | None]:
+    def take(self) -> tuple[list[LabelledExample], InputError | None]:
         """This rank's next micro-batch, or the error of an example that cannot be read.
 
         Ranks must agree on the error before one of them raises it.

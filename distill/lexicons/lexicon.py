@@ -90,7 +90,7 @@ def read_lexicon(path: Path) -> Lexicon:
         raise InputError(
             f"lexicon {path}: {error}",
             "lines of source word, target word and probability",
-            "learn one with python -m distill.tools.learn_lexicon RECIPE --output FOLDER",
+            "learn one with distill learn-lexicon RECIPE --output FOLDER",
         ) from error
     translations: dict[str, list[tuple[str, float]]] = {}
     for number, line in enumerate(lines, 1):

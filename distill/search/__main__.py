@@ -1,4 +1,4 @@
-"""``python -m distill.search DOCUMENTS [QUERY …]``: search English documents in any language."""
+"""``distill search DOCUMENTS [QUERY …]``: search English documents in any language."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _BOLD, _DIM, _PLAIN = "\x1b[1;33m", "\x1b[2m", "\x1b[0m"
 
 def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
     """The command line's options."""
-    parser = argparse.ArgumentParser(prog="python -m distill.search", description=__doc__)
+    parser = argparse.ArgumentParser(prog="distill search", description=__doc__)
     add = parser.add_argument
     add("documents", type=Path, help="folder of texts, JSONL file, or collection")
     add("query", nargs="*", help="queries; without any, lines of standard input")
@@ -80,7 +80,7 @@ def _sources(options: argparse.Namespace) -> tuple[str, dict[str, str], list[str
 
 def build_searcher(options: argparse.Namespace) -> tuple[Searcher, list[str]]:
     """Documents, encoders and index from the options; and the languages to choose from."""
-    from distill.evaluation.passages import PassageSettings
+    from distill.evaluation.maxp import PassageSettings
     from distill.search.documents import read_documents
     from distill.search.index import require_pylate
     from distill.search.searcher import Searcher, load_query_encoder

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from distill.errors import InputError
-from distill.evaluation.passages import PassageSettings, split_passages
+from distill.evaluation.maxp import PassageSettings, split_passages
 from distill.evaluation.readers.jsonl import read_texts
 
 _TEXT_FILES = (".txt", ".md", ".rst")

@@ -22,7 +22,7 @@ from distill.lexicons.words import word_spans
 from distill.stream.permutation import derive_seed, mix
 from distill.stream.settings import CodeSwitchingSettings, CroppingSettings, DataSettings
 
-# Streams of random numbers apart from those of the plan.
+# Streams of random numbers apart from those of the order.
 _MONOLINGUAL, _SWITCHING, _CROPPING = 16, 17, 18
 _WORD_RANGE = 2.0**64
 

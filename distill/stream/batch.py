@@ -1,4 +1,4 @@
-"""A micro-batch, and how a worker makes it from the plan's draws."""
+"""A micro-batch, and how a worker makes it from the order's draws."""
 
 from __future__ import annotations
 
@@ -278,5 +278,5 @@ class MicroBatches(Dataset[Batch]):
         raise InputError(
             f"{faults[-1]}, and no replacement found",
             "readable shards",
-            "run python -m data_shards verify on the folder, then build or copy the shards again",
+            "run distill shards verify on the folder, then build or copy the shards again",
         )

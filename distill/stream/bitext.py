@@ -18,7 +18,7 @@ from distill.stream.faults import FaultBudget
 from distill.stream.lengths import SampleLengths
 from distill.stream.loading import load_batches, pinned
 from distill.stream.mixing import Mixing
-from distill.stream.plan import Draws, Plan
+from distill.stream.order import Draws, SampleOrder
 from distill.stream.prefetching import ShardPrefetcher
 from distill.stream.reading import Sample, SampleReader
 from distill.stream.shards import find_shards
@@ -49,7 +49,7 @@ class BitextStream:
             raise error or InputError(...)
 
     Args:
-        roots: one or several of: folders and URLs written by ``python -m data_shards build``,
+        roots: one or several of: folders and URLs written by ``distill shards build``,
             with braces or wild cards for several; ``PAIR=TARS`` without a manifest
             (`shards.find_shards`).
         pairs: language pairs, in the order of `pair_codes`; all that there are where None.
@@ -125,7 +125,7 @@ class BitextStream:
         found = find_shards(root_list, pairs, split, cache, max_pairs)
         shards = [shard for listed in found.values() for shard in listed]
         self._first_shard = np.cumsum([0, *(len(listed) for listed in found.values())])
-        self.plan = Plan(
+        self.order = SampleOrder(
             list(found),
             [[shard.num_used for shard in listed] for listed in found.values()],
             mixing=mixing,
@@ -148,7 +148,7 @@ class BitextStream:
             augmentation,
             self.pairs,
         )
-        self._fingerprint = self.plan.fingerprint
+        self._fingerprint = self.order.fingerprint
         if augmentation is not None:
             self._fingerprint += f"-{augmentation.fingerprint}"
         self._prefetcher = ShardPrefetcher(shards, self._first_shard, cache)
@@ -168,12 +168,12 @@ class BitextStream:
     @property
     def pairs(self) -> list[str]:
         """Codes of the language pairs; `Batch.pair_codes` index into it."""
-        return self.plan.pairs
+        return self.order.pairs
 
     @property
     def counts(self) -> dict[str, int]:
         """Number of samples of each pair."""
-        return self.plan.counts
+        return self.order.counts
 
     @property
     def faults(self) -> Counter[str]:
@@ -183,7 +183,7 @@ class BitextStream:
     @property
     def num_pairs(self) -> int:
         """Number of samples: sentence pairs in an epoch, all ranks together."""
-        return self.plan.epoch_size
+        return self.order.epoch_size
 
     @property
     def global_batch(self) -> int:
@@ -210,15 +210,15 @@ class BitextStream:
         """
         if state["fingerprint"] != self._fingerprint:
             raise InputError(
-                f"data position of plan {state['fingerprint']}",
-                f"plan {self._fingerprint}",
+                f"data position of order {state['fingerprint']}",
+                f"order {self._fingerprint}",
                 "resume with the same shards, pairs, mixing, seed and windows, or start afresh",
             )
         self._cursor = Cursor(int(state["epoch"]), int(state["position"]))
 
     def drawn(self) -> dict[str, int]:
         """Samples of each pair that all ranks together have taken since the start."""
-        counts = self.plan.drawn(self._cursor.epoch, self._cursor.position)
+        counts = self.order.drawn(self._cursor.epoch, self._cursor.position)
         return dict(zip(self.pairs, counts.tolist(), strict=True))
 
     def distinct_texts(self, side: str) -> list[str]:
@@ -281,8 +281,8 @@ class BitextStream:
         for step in steps:
             issued.append(step)
             if self._prefetcher.is_needed:
-                self._prefetcher.fetch_ahead(self.plan, step.before, self.endless)
-            draws = Draws.concatenate([self.plan.take(*part) for part in step.parts])
+                self._prefetcher.fetch_ahead(self.order, step.before, self.endless)
+            draws = Draws.concatenate([self.order.take(*part) for part in step.parts])
             shard = draws.shard + self._first_shard[draws.pair]
             epoch, position = step.places()
             yield MicroBatchDraws(draws.pair, shard, draws.row, step.num_filled, epoch, position)

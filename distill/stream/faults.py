@@ -81,5 +81,5 @@ class FaultBudget:
             raise TooManyFaultsError(
                 f"{self._of_epoch} unreadable samples, the last {faults[-1]}",
                 f"at most {self.allowed} on a rank in an epoch ({self.max_bad_fraction:.2%})",
-                "run python -m data_shards verify, rebuild the shards or raise max_bad_fraction",
+                "run distill shards verify, rebuild the shards or raise max_bad_fraction",
             )

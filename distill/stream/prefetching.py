@@ -9,7 +9,7 @@ import numpy as np
 
 from distill.errors import InputError
 from distill.stream.cursor import Cursor
-from distill.stream.plan import Plan
+from distill.stream.order import SampleOrder
 from distill.stream.shards import ShardFile
 from distill.stream.sources import ShardCache, is_url
 
@@ -37,18 +37,18 @@ class ShardPrefetcher:
         self._asked: list[tuple[int, int, int]] = []
         self._pool: ThreadPoolExecutor | None = None
 
-    def fetch_ahead(self, plan: Plan, cursor: Cursor, endless: bool) -> None:
+    def fetch_ahead(self, order: SampleOrder, cursor: Cursor, endless: bool) -> None:
         """Have the shards of the cursor's window and the next copied while others are read."""
-        start, stop = plan.window_of(cursor.position)
+        start, stop = order.window_of(cursor.position)
         windows = [(cursor.epoch, start, stop)]
-        if stop < plan.epoch_size:
-            windows.append((cursor.epoch, *plan.window_of(stop)))
+        if stop < order.epoch_size:
+            windows.append((cursor.epoch, *order.window_of(stop)))
         elif endless:
-            windows.append((cursor.epoch + 1, *plan.window_of(0)))
+            windows.append((cursor.epoch + 1, *order.window_of(0)))
         for window in windows:
             if window not in self._asked:
                 self._asked = [*self._asked[1 - _REMEMBERED :], window]
-                draws = plan.take(*window)
+                draws = order.take(*window)
                 numbers = np.unique(draws.shard + self._first_shard[draws.pair])
                 self._fetch_shards(numbers.tolist())
 

@@ -50,7 +50,7 @@ def scanned_shard(place: str, cache: ShardCache) -> tuple[Path, str, int]:
     index = read_index(index_path)
     if not len(index):
         raise InputError(
-            f"{place}: no member KEY.json", "sentence pairs", "build with python -m data_shards"
+            f"{place}: no member KEY.json", "sentence pairs", "build with distill shards"
         )
     return index_path, hashlib.sha256(index_path.read_bytes()).hexdigest(), len(index)
 

@@ -59,7 +59,7 @@ class CodeSwitchingSettings:
     share: float = 0.0
     """Share of a sentence's words that are replaced, as far as the lexicon knows them."""
     lexicon: Path | None = None
-    """Folder that ``python -m distill.tools.learn_lexicon RECIPE`` wrote: ``sw-en.tsv``, ``en-sw.tsv``"""
+    """Folder that ``distill learn-lexicon RECIPE`` wrote: ``sw-en.tsv``, ``en-sw.tsv``"""
     side: Literal["source", "target", "both"] = "source"
     """Which sentences are switched: source sentences, into English; the English ones that the
     student reads in hybrid batches, into the source language; or both."""
@@ -70,7 +70,7 @@ class CodeSwitchingSettings:
             raise InputError(
                 f"data.code_switching.share: {self.share} without a lexicon",
                 "a folder of lexicons",
-                "learn one with python -m distill.tools.learn_lexicon and set code_switching.lexicon",
+                "learn one with distill learn-lexicon and set code_switching.lexicon",
             )
         if not self.share and (self.lexicon is not None or self.side != "source"):
             raise InputError(
@@ -124,7 +124,7 @@ class DataSettings:
     """Shards, their mixing and the batches cut from them."""
 
     shards: tuple[str, ...] = ()
-    """Directories with a manifest, as ``python -m data_shards build`` writes them: here or behind
+    """Directories with a manifest, as ``distill shards build`` writes them: here or behind
     a URL; or tars of one pair, ``sw-en=PATTERN`` or ``sw-en=pipe:COMMAND``."""
     split: str = "train"
     """Split of the shards that is trained on."""
@@ -151,7 +151,7 @@ class DataSettings:
     pad_multiple: int = 1
     """Batches are padded to a multiple of so many tokens, for few shapes."""
     stored_tokens: bool = False
-    """Read the tokens that ``python -m distill.tools.store_tokens RECIPE`` kept beside the shards."""
+    """Read the tokens that ``distill store-tokens RECIPE`` kept beside the shards."""
     max_bad_fraction: float = 0.001
     """Share of unreadable samples that is borne before the run stops."""
     cache: CacheSettings = field(default_factory=CacheSettings)
@@ -175,7 +175,7 @@ class DataSettings:
             raise InputError(
                 "data.shards: none",
                 "a directory of shards",
-                "build one with python -m data_shards build and set data.shards=[DIRECTORY]",
+                "build one with distill shards build and set data.shards=[DIRECTORY]",
             )
         if self.prefetch_batches != _PREFETCH_BATCHES and not self.num_workers:
             raise InputError(

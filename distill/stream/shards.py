@@ -74,7 +74,7 @@ def find_shards(
 
     Args:
         roots: where the shards are; those of a pair that is in several are taken together. A root
-            is a folder or URL written by ``python -m data_shards build``, with braces or (local)
+            is a folder or URL written by ``distill shards build``, with braces or (local)
             wild cards for several; or ``PAIR=TARS``, a list of tars without a manifest, such as
             ``sw-en=https://host/sw-{000..012}.tar``, all of it in the split "train".
         pairs: the pairs wanted, in this order; all that there are where None.

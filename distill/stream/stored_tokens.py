@@ -163,6 +163,6 @@ def open_stored(shards: Sequence[ShardFile], side: str, tokenize: Tokenize) -> S
             raise InputError(
                 f"{path}: no such file",
                 f"tokens of the {side} side by this tokenisation",
-                "run python -m distill.tools.store_tokens RECIPE, or set data.stored_tokens=false",
+                "run distill store-tokens RECIPE, or set data.stored_tokens=false",
             )
     return StoredSide(paths, padding_id(tokenize))

@@ -1,4 +1,4 @@
-"""``python -m distill.studies``: run a grid of training runs, and compare them."""
+"""``distill study``: run a grid of training runs, and compare them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 from distill.errors import InputError, one_line_errors
 from distill.studies.baselines import baselines_of
 from distill.studies.grid import Cell, cells_of, choose_cells
-from distill.studies.processes import as_typed, training_command
+from distill.studies.launching import as_typed, training_command
 from distill.studies.records import is_finished, last_step, read_record
 from distill.studies.runner import Runner
 from distill.studies.settings import Study, load_study
@@ -21,7 +21,7 @@ STUDIES = Path(__file__).resolve().parents[2] / "launch/studies"
 
 def parser() -> argparse.ArgumentParser:
     """The parser with its four commands."""
-    root = argparse.ArgumentParser(prog="python -m distill.studies", description=__doc__)
+    root = argparse.ArgumentParser(prog="distill study", description=__doc__)
     commands = root.add_subparsers(dest="command", required=True)
     run = commands.add_parser("run", help="train and evaluate what is missing, then report")
     _study_arguments(run)

@@ -1,6 +1,6 @@
 """Systems without training: the zero-shot teacher, English queries, BM25, query translation.
 
-Evaluated once for each collection by ``python -m distill.evaluation``, with a lexicon learned
+Evaluated once for each collection by ``distill evaluate``, with a lexicon learned
 from the bitext that the students are trained on.
 """
 
@@ -13,13 +13,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from distill.errors import InputError
-from distill.evaluation.collections import load_collection
+from distill.evaluation.collection_loading import load_collection
 from distill.evaluation.results import replace_text
 from distill.studies.grid import Cell
 from distill.studies.records import machine_line
 from distill.studies.settings import Study
 
-#: Names of ``python -m distill.evaluation`` → names in the report.
+#: Names of ``distill evaluate`` → names in the report.
 SYSTEMS = {
     "teacher_zero_shot": "teacher_zero_shot",
     "teacher_english": "teacher_english",

@@ -74,7 +74,7 @@ def _facts(values: StudyValues, path: Path, output: Path, overrides: Sequence[st
     where = "" if output.resolve() == beside else f" --output {_relative(output)}"
     missing = [cell.name for cell in values.cells if cell.name not in values.finished]
     lines = [
-        f"Made by `python -m distill.studies run {arguments}{where}`: "
+        f"Made by `distill study run {arguments}{where}`: "
         f"{len(values.finished)} of {len(values.cells)} training runs, "
         f"{seconds / 3600:.2f} hours of run time in all ({machines or 'machine not recorded'}).",
     ]

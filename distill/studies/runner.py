@@ -19,7 +19,7 @@ from typing import IO
 from distill.errors import InputError
 from distill.studies.baselines import Baseline
 from distill.studies.grid import Cell
-from distill.studies.processes import Job, as_typed, training_command, working_directory
+from distill.studies.launching import Job, as_typed, training_command, working_directory
 from distill.studies.records import (
     drop_what_is_not_kept,
     is_finished,

@@ -1,4 +1,4 @@
-"""``python -m distill.tools.average START STUDENT OUT``: a student between its start and its end.
+"""``distill average START STUDENT OUT``: a student between its start and its end.
 
 Training on bitext takes back some of what a student could do before: names that no bitext has,
 questions. Weights on the line between the two points often keep most of both (WiSE-FT: Wortsman et
@@ -63,7 +63,7 @@ def average(start: Path, student: Path, share: float) -> tuple[LateInteractionEn
 def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
     """The command line's options."""
     parser = argparse.ArgumentParser(
-        prog="python -m distill.tools.average", description=(__doc__ or "").splitlines()[0]
+        prog="distill average", description=(__doc__ or "").splitlines()[0]
     )
     parser.add_argument("start", type=Path, help="encoder directory that the student began from")
     parser.add_argument("student", type=Path, help="encoder directory, such as RUN/student")

@@ -1,4 +1,4 @@
-"""``python -m distill.tools.estimate RECIPE.yaml``: memory, time and cost of a run, before it runs.
+"""``distill estimate RECIPE.yaml``: memory, time and cost of a run, before it runs.
 
 Counts are exact: parameters of the models on torch's meta device, states by ZeRO stage. Times are
 estimates from counted operations and the device's rate; without ``--tflops`` the rate of a matrix
@@ -32,7 +32,7 @@ _GIB = 1 << 30
 #: arXiv 2205.05198, equation 1 counts 34 bytes a token with 2-byte numbers), and attention's maps.
 _ACTIVATIONS_PER_H, _MAPS_PER_HEAD = 17, 2.5
 #: Share of a device's stated rate, and of a matrix product's measured one, that a whole step
-#: reaches. The second is from steps on CPU: `benchmarks/planning.py`.
+#: reaches. The second is from steps on CPU: `benchmarks/estimate.py`.
 STATED_EFFICIENCY, MEASURED_EFFICIENCY = 0.4, 0.6
 
 
@@ -56,7 +56,7 @@ class ModelSize:
 
 
 @dataclass(frozen=True)
-class Plan:
+class Estimate:
     """What one rank holds, in GiB, and what a step takes."""
 
     weights: float
@@ -101,7 +101,7 @@ def model_size(directory: Path, width: int, settings: Any = None) -> ModelSize:
     )
 
 
-def make_plan(
+def make_estimate(
     recipe: Recipe,
     student: ModelSize,
     teacher: ModelSize,
@@ -112,7 +112,7 @@ def make_plan(
     num_tokens: int,
     rate: float,
     efficiency: float = STATED_EFFICIENCY,
-) -> Plan:
+) -> Estimate:
     """Memory of one rank and time of a step.
 
     States follow Rajbhandari et al. (SC 2020, section 3): in float32 4 bytes of weight, 4 of
@@ -149,7 +149,7 @@ def make_plan(
     if recipe.teacher_cache is None:
         operations += 2 * (teacher.total - teacher.embeddings)
     tokens = pairs * num_tokens * recipe.data.accumulation_steps
-    return Plan(
+    return Estimate(
         weights=student.total * number / share(3) / _GIB,
         gradients=student.trainable * number / share(2) / _GIB,
         optimizer=student.trainable * (12 if half else 8) / share(1) / _GIB,
@@ -171,25 +171,25 @@ def measured_rate(seconds: float = 0.5) -> float:
     return products * 2 * 1024**3 / (time.perf_counter() - start)
 
 
-def format_plan(plan: Plan, num_processes: int, price: float | None) -> str:
+def format_estimate(estimate: Estimate, num_processes: int, price: float | None) -> str:
     """The lines that the command prints."""
-    hours = plan.steps * plan.step_seconds / 3600
+    hours = estimate.steps * estimate.step_seconds / 3600
     lines = [
         f"memory of each of {num_processes} processes, GiB (estimate):",
-        f"  student: weights {plan.weights:.2f}, gradients {plan.gradients:.2f}, "
-        f"optimizer {plan.optimizer:.2f}",
-        f"  teacher: {plan.teacher:.2f}",
-        f"  activations: {plan.activations:.2f}",
-        f"  together: {plan.total:.2f}, and about 0.5 for libraries",
-        f"step: {plan.step_seconds:.2f} s; {plan.steps} steps: {hours:.2f} h (estimate)",
+        f"  student: weights {estimate.weights:.2f}, gradients {estimate.gradients:.2f}, "
+        f"optimizer {estimate.optimizer:.2f}",
+        f"  teacher: {estimate.teacher:.2f}",
+        f"  activations: {estimate.activations:.2f}",
+        f"  together: {estimate.total:.2f}, and about 0.5 for libraries",
+        f"step: {estimate.step_seconds:.2f} s; {estimate.steps} steps: {hours:.2f} h (estimate)",
     ]
     if price is not None:
         lines.append(f"cost: {hours * num_processes * price:.2f}")
     return "\n".join(lines)
 
 
-def plan_recipe(recipe: Recipe, options: argparse.Namespace) -> Plan:
-    """The plan of a recipe with the command's options.
+def estimate_recipe(recipe: Recipe, options: argparse.Namespace) -> Estimate:
+    """The estimate of a recipe with the command's options.
 
     Raises:
         InputError: a model cannot be read, or an option is out of range.
@@ -209,7 +209,7 @@ def plan_recipe(recipe: Recipe, options: argparse.Namespace) -> Plan:
         found = [config.get("zero_optimization", {}).get("stage", 0) for config in configs]
         stages = (found[0], found[1])
         half = any(configs[0].get(kind, {}).get("enabled") is True for kind in ("bf16", "fp16"))
-    return make_plan(
+    return make_estimate(
         recipe,
         student,
         teacher,
@@ -224,7 +224,7 @@ def plan_recipe(recipe: Recipe, options: argparse.Namespace) -> Plan:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(prog="python -m distill.tools.estimate", description=__doc__)
+    parser = argparse.ArgumentParser(prog="distill estimate", description=__doc__)
     add = parser.add_argument
     add("recipe", type=Path)
     add("overrides", nargs="*", metavar="key=value", help="as in training")
@@ -236,8 +236,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_intermixed_args(arguments)
     with one_line_errors():
         recipe = load_settings(Recipe, options.recipe, options.overrides)
-        plan = plan_recipe(recipe, options)
-    print(format_plan(plan, options.processes, options.price))
+        estimate = estimate_recipe(recipe, options)
+    print(format_estimate(estimate, options.processes, options.price))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Lexicons from a recipe's bitext: ``python -m distill.tools.learn_lexicon RECIPE --output FOLDER``.
+"""Lexicons from a recipe's bitext: ``distill learn-lexicon RECIPE --output FOLDER``.
 
 By default from the alignment itself: teacher and student encode sentence pairs, the recipe's
 transport plan between their tokens is solved, and words that choose each other in it are counted.
@@ -184,9 +184,7 @@ def learn(recipe: Recipe, options: argparse.Namespace) -> None:
 
 def main(arguments: list[str] | None = None) -> None:
     """Command line; see the module."""
-    parser = argparse.ArgumentParser(
-        prog="python -m distill.tools.learn_lexicon", description=__doc__
-    )
+    parser = argparse.ArgumentParser(prog="distill learn-lexicon", description=__doc__)
     parser.add_argument("recipe", type=Path, help="recipe with the shards, models and transport")
     parser.add_argument("overrides", nargs="*", help="key=value settings of the recipe")
     parser.add_argument("--output", type=Path, required=True, help="folder for the lexicons")

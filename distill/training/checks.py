@@ -12,7 +12,7 @@ from distill.distributed.zero import check_world
 from distill.encoders.directory import check_model_source, is_late_interaction
 from distill.errors import InputError
 from distill.evaluation.first_stage import import_bm25s
-from distill.labelled.examples import read_examples
+from distill.labelled.examples import read_labelled_examples
 from distill.recipe.files import plain_settings, read_yaml
 from distill.recipe.recipe import Recipe
 from distill.stream.settings import NO_EFFECT_ON_BATCHES
@@ -36,7 +36,7 @@ def check_inputs(recipe: Recipe) -> None:
     if recipe.negatives.kind == "static" and not recipe.negatives.by_teacher:
         import_bm25s()
     if recipe.labelled.share:
-        read_examples(recipe.labelled)[0]
+        read_labelled_examples(recipe.labelled)[0]
     load_collections(recipe)
     _check_stream(recipe)
     _check_run_directory(recipe)

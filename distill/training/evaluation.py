@@ -16,7 +16,8 @@ from accelerate import Accelerator
 from distill.distributed import collectives
 from distill.distributed.zero import Engines, is_partitioned
 from distill.encoders.text import TextEncoder
-from distill.evaluation.collections import Collection, load_collection, select_pairs
+from distill.evaluation.collection_loading import load_collection
+from distill.evaluation.collections import Collection, select_pairs
 from distill.evaluation.evaluate import evaluate_systems, training_untouched
 from distill.evaluation.report.page import load_steps, write_page
 from distill.evaluation.report.table import format_table

@@ -17,7 +17,7 @@ from distill.distributed.zero import Engines
 from distill.embedding.teacher_cache import TeacherCache
 from distill.encoders.text import TextEncoder
 from distill.errors import InputError
-from distill.labelled.examples import Example, read_examples
+from distill.labelled.examples import LabelledExample, read_labelled_examples
 from distill.labelled.order import LabelledOrder
 from distill.labelled.settings import LabelledSettings
 from distill.objectives.combination import CombinedOutput
@@ -49,7 +49,7 @@ class LabelledTraining:
     device: torch.device
     passages: TeacherCache | None = None
 
-    def next_batch(self) -> list[Example]:
+    def next_batch(self) -> list[LabelledExample]:
         """This rank's next examples. Collective.
 
         Raises:
@@ -64,7 +64,7 @@ class LabelledTraining:
             )
         return examples
 
-    def __call__(self, examples: list[Example]) -> CombinedOutput:
+    def __call__(self, examples: list[LabelledExample]) -> CombinedOutput:
         """Loss and metrics. Gradient to the student only. Collective."""
         output = self._objective(examples)
         weight = self.settings.weight
@@ -73,7 +73,7 @@ class LabelledTraining:
         metrics["labelled/loss"] = output.loss_B.detach().mean()
         return CombinedOutput(total, weight * output.loss_B.detach(), metrics)
 
-    def _objective(self, examples: list[Example]) -> ObjectiveOutput:
+    def _objective(self, examples: list[LabelledExample]) -> ObjectiveOutput:
         settings = self.settings
         query = self.student_text.queries([example.query for example in examples]).to(self.device)
         passages = self._encoded([list(example.passages) for example in examples])
@@ -91,7 +91,7 @@ class LabelledTraining:
             settings.score_temperature,
         )
 
-    def _labels(self, examples: list[Example], num_columns: int) -> Tensor:
+    def _labels(self, examples: list[LabelledExample], num_columns: int) -> Tensor:
         """Scores (B, K) of the file, 0 where a query has fewer passages."""
         rows = [[*(example.scores or ())] for example in examples]
         padded = [row + [0.0] * (num_columns - len(row)) for row in rows]
@@ -132,7 +132,7 @@ def build_labelled(
     if not settings.share:
         return None
     order = LabelledOrder(
-        read_examples(settings),
+        read_labelled_examples(settings),
         recipe.seed,
         settings.micro_batch,
         collectives.rank(),

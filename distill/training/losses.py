@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from distill.labelled.examples import Example
+from distill.labelled.examples import LabelledExample
 from distill.objectives.combination import CombinedObjective, CombinedOutput
 from distill.objectives.encodings import Encodings
 from distill.stream.batch import Batch
@@ -52,7 +52,7 @@ def bitext_losses(
 
 
 def labelled_losses(
-    labelled: LabelledTraining, examples: list[Example], group: int
+    labelled: LabelledTraining, examples: list[LabelledExample], group: int
 ) -> MicroBatchLosses:
     """Encode labelled queries and their passages and compare them. Collective."""
     output = labelled(examples)

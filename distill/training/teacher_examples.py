@@ -12,7 +12,7 @@ from distill.errors import InputError
 
 
 @dataclass(frozen=True)
-class Example:
+class TeacherExample:
     """An English query, its passage, and passages that do not answer it."""
 
     query: str
@@ -20,7 +20,7 @@ class Example:
     negatives: tuple[str, ...] = ()
 
 
-def read_examples(path: Path) -> list[Example]:
+def read_teacher_examples(path: Path) -> list[TeacherExample]:
     """Read a JSONL file of training examples.
 
     Raises:
@@ -45,7 +45,7 @@ def read_examples(path: Path) -> list[Example]:
                 "correct or remove the line",
             ) from error
         if query and passage:
-            examples.append(Example(query, passage, negatives))
+            examples.append(TeacherExample(query, passage, negatives))
     if not examples:
         raise InputError(f"{path}: no pair", "at least one query and passage", "check the file")
     return examples

@@ -16,7 +16,7 @@ from distill.embedding.maxsim_search import search as search_documents
 from distill.encoders.directory import encoder_hash, load_encoder
 from distill.encoders.late_interaction import LateInteractionEncoder
 from distill.errors import one_line_errors
-from distill.evaluation.collections import load_collection
+from distill.evaluation.collection_loading import load_collection
 from distill.evaluation.report.table import format_table
 from distill.evaluation.systems import index_documents
 from distill.recipe.files import load_settings

@@ -4,7 +4,7 @@
         [--english-backbone DIR] [--num-pairs 9000] [--output downloads/study]
 
 `--bitext` holds ``en-XX.tsv[.gz]`` files (English, the other language, origin), `--collections`
-directories that ``python -m distill.evaluation`` reads. Sentences are held out by a hash of the
+directories that ``distill evaluate`` reads. Sentences are held out by a hash of the
 English side, so that a sentence tested in one language is trained on in none. Made from them:
 
     OUTPUT/bitext/XX-en.tsv             the same number of training pairs for each language

@@ -89,7 +89,7 @@ TRAIN_CASES: dict[str, tuple[Callable[..., Arguments], str]] = {
     ),
     "tokens that were not stored": (
         lambda w, t: train_with(w, "data.stored_tokens=true"),
-        "run python -m distill.tools.store_tokens RECIPE",
+        "run distill store-tokens RECIPE",
     ),
     "limit above the data": (
         lambda w, t: train_with(w, "data.max_pairs=5000"),
@@ -101,7 +101,7 @@ TRAIN_CASES: dict[str, tuple[Callable[..., Arguments], str]] = {
     ),
     "lexicon of a pair that is missing": (
         lambda w, t: train_with(w, f"data.code_switching={{share: 0.3, lexicon: {t}}}"),
-        "learn one with python -m distill.tools.learn_lexicon RECIPE",
+        "learn one with distill learn-lexicon RECIPE",
     ),
     "lexicon that switches nothing": (
         lambda w, t: train_with(w, f"data.code_switching.lexicon={t}"),

@@ -8,7 +8,8 @@ import json
 import pytest
 
 from distill.errors import InputError
-from distill.evaluation.collections import load_collection, select_pairs
+from distill.evaluation.collection_loading import load_collection
+from distill.evaluation.collections import select_pairs
 
 
 def append(path, line):

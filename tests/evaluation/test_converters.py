@@ -8,7 +8,7 @@ import json
 import pytest
 
 from distill.errors import InputError
-from distill.evaluation.collections import load_collection
+from distill.evaluation.collection_loading import load_collection
 from distill.evaluation.converters import FORMATS, convert
 
 

@@ -1,4 +1,4 @@
-"""``python -m distill.evaluation`` from the outside: encoders, runs, baselines, reports."""
+"""``distill evaluate`` from the outside: encoders, runs, baselines, reports."""
 
 from __future__ import annotations
 

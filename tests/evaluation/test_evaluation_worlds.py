@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from distill.evaluation.collections import load_collection
+from distill.evaluation.collection_loading import load_collection
 
 PROGRAM = Path(__file__).with_name("world_program.py")
 

@@ -10,7 +10,7 @@ from collections import defaultdict
 import pytest
 
 from distill.errors import InputError
-from distill.evaluation.collections import load_collection
+from distill.evaluation.collection_loading import load_collection
 from distill.evaluation.first_stage import BM25Index, bm25_runs, plain_query
 from distill.evaluation.readers.bitext import read_bitext
 from distill.lexicons.lexicon import Lexicon

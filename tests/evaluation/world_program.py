@@ -18,7 +18,7 @@ from accelerate.utils import DeepSpeedPlugin, InitProcessGroupKwargs
 from distill.distributed import collectives
 from distill.embedding.encoding import EvaluationStoppedError, encode_texts
 from distill.errors import InputError
-from distill.evaluation.collections import load_collection
+from distill.evaluation.collection_loading import load_collection
 from distill.evaluation.evaluate import evaluate_systems
 from distill.evaluation.systems import System, index_documents
 

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from distill.errors import InputError
-from distill.labelled.examples import Example, read_examples
+from distill.labelled.examples import LabelledExample, read_labelled_examples
 from distill.labelled.lines import LineFile, Texts
 from distill.labelled.order import LabelledOrder
 from distill.labelled.settings import LabelledSettings
@@ -33,14 +33,16 @@ def files(tmp_path):
 
 
 def test_triples_by_id_and_by_text(files):
-    examples = read_examples(files("triples", "q2\tp2\tp1\r\n7\t12\tp1\tlast\n"))
+    examples = read_labelled_examples(files("triples", "q2\tp2\tp1\r\n7\t12\tp1\tlast\n"))
     assert len(examples) == 2
-    assert examples[0] == Example("jiwe la kijani", ("green stone", "a red river"))
+    assert examples[0] == LabelledExample("jiwe la kijani", ("green stone", "a red river"))
     assert examples[1].passages == ("golden market", "a red river", "no end of line")
     by_text = files("triples", "swali\tjibu zuri\tjibu baya\n", queries=None, passages=None)
-    assert read_examples(by_text)[0] == Example("swali", ("jibu zuri", "jibu baya"))
+    assert read_labelled_examples(by_text)[0] == LabelledExample(
+        "swali", ("jibu zuri", "jibu baya")
+    )
     two = files("triples", "7\t12\tp1\tlast\n", num_passages=2)
-    assert read_examples(two)[0].passages == ("golden market", "a red river")
+    assert read_labelled_examples(two)[0].passages == ("golden market", "a red river")
 
 
 def test_scores_in_both_forms(files):
@@ -48,16 +50,18 @@ def test_scores_in_both_forms(files):
         json.dumps(["q1", ["p1", 3.5], ["p2", -1]]),
         json.dumps({"query_id": 7, "document_ids": [12, "p1"], "scores": [0.25, 0.5]}),
     ]
-    examples = read_examples(files("scores", "\n".join(lines)))
-    assert examples[0] == Example("mto mwekundu", ("a red river", "green stone"), (3.5, -1.0))
-    assert examples[1] == Example("na tabo", ("golden market", "a red river"), (0.25, 0.5))
+    examples = read_labelled_examples(files("scores", "\n".join(lines)))
+    assert examples[0] == LabelledExample(
+        "mto mwekundu", ("a red river", "green stone"), (3.5, -1.0)
+    )
+    assert examples[1] == LabelledExample("na tabo", ("golden market", "a red river"), (0.25, 0.5))
 
 
 def test_judgments_keep_what_is_relevant(files):
-    examples = read_examples(files("judgments", "q1\tp1\t2\nq1\tp2\t0\n7 0 12 1\n"))
+    examples = read_labelled_examples(files("judgments", "q1\tp1\t2\nq1\tp2\t0\n7 0 12 1\n"))
     assert len(examples) == 2
-    assert examples[0] == Example("mto mwekundu", ("a red river",))
-    assert examples[1] == Example("na tabo", ("golden market",))
+    assert examples[0] == LabelledExample("mto mwekundu", ("a red river",))
+    assert examples[1] == LabelledExample("na tabo", ("golden market",))
 
 
 def test_lines_are_those_of_the_file_across_blocks(tmp_path, monkeypatch):
@@ -84,7 +88,7 @@ def test_lines_are_those_of_the_file_across_blocks(tmp_path, monkeypatch):
 )
 def test_what_cannot_be_read_is_named(files, kind, content, message):
     with pytest.raises(InputError, match=message):
-        read_examples(files(kind, content))[0]
+        read_labelled_examples(files(kind, content))[0]
 
 
 def test_files_of_texts_are_checked(tmp_path):
@@ -135,8 +139,8 @@ class Numbers:
     def __len__(self) -> int:
         return 7
 
-    def __getitem__(self, number: int) -> Example:
-        return Example(str(number), ("p",))
+    def __getitem__(self, number: int) -> LabelledExample:
+        return LabelledExample(str(number), ("p",))
 
 
 def walk(order: LabelledOrder, num: int) -> list[str]:

@@ -1,4 +1,4 @@
-"""``python -m distill.search``: documents, exact scores, matches, terminal, JSON, page."""
+"""``distill search``: documents, exact scores, matches, terminal, JSON, page."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import torch
 from distill.encoders.directory import load_encoder
 from distill.encoders.maxsim import maxsim_scores
 from distill.errors import EXIT_BAD_INPUT, InputError
-from distill.evaluation.passages import PassageSettings
+from distill.evaluation.maxp import PassageSettings
 from distill.search.__main__ import build_searcher, main, parse_arguments
 from distill.search.documents import read_documents
 from distill.search.matching import Match, marked_parts

@@ -56,10 +56,10 @@ def test_batches_hold_what_the_shards_hold(make_shards, open_stream):
 
 def test_an_error_of_what_asks_for_batches_leaves_no_worker(make_shards, open_stream, monkeypatch):
     def fail(*part):
-        raise InputError("nothing to take", "a plan", "none")
+        raise InputError("nothing to take", "an order", "none")
 
     stream = open_stream(make_shards(PAIRS), num_workers=2)
-    monkeypatch.setattr(stream.plan, "take", fail)
+    monkeypatch.setattr(stream.order, "take", fail)
     before = set(multiprocessing.active_children())
     with pytest.raises(InputError, match="nothing to take") as caught:
         next(iter(stream))

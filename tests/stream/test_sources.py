@@ -95,7 +95,7 @@ def test_http_gives_what_the_folder_gives(make_shards, open_stream, served, cach
     handler.failures = 1
     local = open_stream(make_shards(PAIRS), micro_batch=4)
     remote = open_stream(address, micro_batch=4, cache=cache, num_workers=num_workers)
-    assert remote.plan.fingerprint == local.plan.fingerprint
+    assert remote.order.fingerprint == local.order.fingerprint
     assert [batch.keys for batch in remote] == [batch.keys for batch in local]
     # Twice each: refused once, copied once, by whichever of prefetch and workers came first.
     assert set(handler.seen.values()) == {2}

@@ -10,7 +10,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from distill.errors import InputError
-from distill.evaluation.collections import Collection, check
+from distill.evaluation.collection_loading import check
+from distill.evaluation.collections import Collection
 from distill.evaluation.converters import newswire, passages, questions, sentences
 from distill.evaluation.readers import jsonl
 

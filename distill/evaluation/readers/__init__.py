@@ -39,5 +39,5 @@ def read(
     raise InputError(
         f"collection {directory}: neither docs.jsonl, corpus.jsonl nor documents/",
         "the plain JSONL, BEIR or TREC layout",
-        "see distill/evaluation/readers, or convert it: python -m distill.evaluation convert",
+        "see distill/evaluation/readers, or convert it: distill convert",
     )

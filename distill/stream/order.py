@@ -133,7 +133,7 @@ def apportion(wanted: np.ndarray, least: np.ndarray, most: np.ndarray, total: in
     return counts
 
 
-class Plan:
+class SampleOrder:
     """The order of every epoch.
 
     Args:

@@ -12,8 +12,8 @@ from torch.nn import functional
 from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 
 from distill.encoders.directory import save_encoder
+from distill.encoders.pooled import load_any
 from distill.errors import InputError
-from distill.evaluation.layouts import load_any
 
 VOCABULARY = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "[unused0]", "[unused1]"]
 VOCABULARY += ["cat", "dog", "the", ".", "query:", "passage:"]
@@ -156,7 +156,8 @@ def test_multi_vector_encoder(tmp_path, backbone, tokenizer):
     torch.testing.assert_close(document, expected)
 
 
-def test_own_export_and_identity(tmp_path, encoder, text_encoder):
+def test_own_export_and_identity(tmp_path, make_encoder):
+    encoder, text_encoder = make_encoder("WordPiece")
     for name in "ab":
         save_encoder(tmp_path / name, encoder, text_encoder)
     model, text, key = load_any(tmp_path / "a")

@@ -10,14 +10,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from distill.embedding import maxsim_search as search_module
 from distill.embedding.embedding_cache import EmbeddingCache
 from distill.embedding.embeddings import PackedEmbeddings, from_rows
 from distill.embedding.maxsim_search import best, rerank_scores, search, search_scores
 from distill.encoders.maxsim import maxsim_scores
 from distill.errors import InputError
-from distill.evaluation import search as search_module
 from distill.evaluation.collections import Collection
-from distill.evaluation.passages import PassageSettings, split_passages
+from distill.evaluation.maxp import PassageSettings, split_passages
 from distill.evaluation.runs import tie_order
 from distill.evaluation.systems import DocumentIndex
 

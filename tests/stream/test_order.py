@@ -1,4 +1,4 @@
-"""The plan: exactly once, whatever ranks, kills and resumes; shares; order of shuffles."""
+"""The order: exactly once, whatever ranks, kills and resumes; shares; order of shuffles."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from distill.errors import InputError
 from distill.stream.cursor import Cursor, steps_from
 from distill.stream.mixing import Mixing
+from distill.stream.order import SampleOrder, apportion
 from distill.stream.permutation import permutation
-from distill.stream.plan import Plan, apportion
 
 
 def samples_of(draws) -> list[tuple[int, int, int]]:
@@ -30,9 +30,11 @@ def all_samples(sizes) -> Counter:
     )
 
 
-def make_plan(sizes, **options) -> Plan:
+def make_order(sizes, **options) -> SampleOrder:
     options.setdefault("lengths", lambda code, shard, row: (row * 7 + shard + code) % 13)
-    return Plan([f"x{chr(97 + number)}-en" for number in range(len(sizes))], sizes, **options)
+    return SampleOrder(
+        [f"x{chr(97 + number)}-en" for number in range(len(sizes))], sizes, **options
+    )
 
 
 shard_sizes = st.lists(st.lists(st.integers(1, 40), min_size=1, max_size=5), min_size=1, max_size=4)
@@ -50,7 +52,7 @@ shard_sizes = st.lists(st.lists(st.integers(1, 40), min_size=1, max_size=5), min
 def test_epoch_is_the_data_set_over_ranks_kills_and_worlds(
     sizes, micro_batch, worlds, seed, shuffle_window, bucket_window
 ):
-    plan = make_plan(
+    order = make_order(
         sizes,
         seed=seed,
         shuffle_window=shuffle_window,
@@ -61,11 +63,11 @@ def test_epoch_is_the_data_set_over_ranks_kills_and_worlds(
     cursor = Cursor(0, 0)
     # Each world is killed after some steps; the last one runs to the end of the epoch.
     for turn, (world_size, steps_before_kill) in enumerate(worlds):
-        if plan.epoch_size < world_size * micro_batch or cursor.epoch:
+        if order.epoch_size < world_size * micro_batch or cursor.epoch:
             continue
         last = turn == len(worlds) - 1
         ranks = [
-            list(steps_from(cursor, plan.epoch_size, micro_batch, rank, world_size, False))
+            list(steps_from(cursor, order.epoch_size, micro_batch, rank, world_size, False))
             for rank in range(world_size)
         ]
         assert len({len(steps) for steps in ranks}) == 1
@@ -74,12 +76,12 @@ def test_epoch_is_the_data_set_over_ranks_kills_and_worlds(
             assert len({steps[number].after for steps in ranks}) == 1
             for steps in ranks:
                 step = steps[number]
-                drawn = [sample for part in step.parts for sample in samples_of(plan.take(*part))]
+                drawn = [sample for part in step.parts for sample in samples_of(order.take(*part))]
                 assert len(drawn) == micro_batch
                 seen.update(drawn[: micro_batch - step.num_filled])
             cursor = ranks[0][number].after
     if cursor.epoch == 0:
-        remaining = plan.take(0, cursor.position, plan.epoch_size)
+        remaining = order.take(0, cursor.position, order.epoch_size)
         seen.update(samples_of(remaining))
     assert seen == all_samples(sizes)
 
@@ -92,12 +94,12 @@ def test_epoch_is_the_data_set_over_ranks_kills_and_worlds(
     num_epochs=st.integers(1, 3),
 )
 def test_endless_steps_carry_over_into_the_next_epoch(sizes, micro_batch, world_size, num_epochs):
-    plan = make_plan(sizes, seed=1, shuffle_window=9)
-    total = plan.epoch_size
+    order = make_order(sizes, seed=1, shuffle_window=9)
+    total = order.epoch_size
     if total < micro_batch * world_size:
         return
     num_steps = num_epochs * total // (micro_batch * world_size)
-    order = []
+    taken = []
     ranks = [
         steps_from(Cursor(0, 0), total, micro_batch, rank, world_size, True)
         for rank in range(world_size)
@@ -106,12 +108,12 @@ def test_endless_steps_carry_over_into_the_next_epoch(sizes, micro_batch, world_
         for steps in ranks:
             step = next(steps)
             assert step.num_filled == 0
-            order += [sample for part in step.parts for sample in samples_of(plan.take(*part))]
+            taken += [sample for part in step.parts for sample in samples_of(order.take(*part))]
     expected = [
-        sample for epoch in range(num_epochs) for sample in samples_of(plan.take(epoch, 0, total))
+        sample for epoch in range(num_epochs) for sample in samples_of(order.take(epoch, 0, total))
     ]
-    assert order == expected[: len(order)]
-    assert len(order) > len(expected) - micro_batch * world_size
+    assert taken == expected[: len(taken)]
+    assert len(taken) > len(expected) - micro_batch * world_size
 
 
 @settings(deadline=None, max_examples=40)
@@ -121,20 +123,20 @@ def test_endless_steps_carry_over_into_the_next_epoch(sizes, micro_batch, world_
     num_epochs=st.integers(1, 4),
 )
 def test_mixing_realises_its_shares_and_repeats_nothing_early(sizes, kind, num_epochs):
-    plan = make_plan(sizes, mixing=mixing_of(kind, len(sizes)), seed=3, bucket_window=16)
+    order = make_order(sizes, mixing=mixing_of(kind, len(sizes)), seed=3, bucket_window=16)
     drawn: Counter = Counter()
     for epoch in range(num_epochs):
-        drawn.update(samples_of(plan.take(epoch, 0, plan.epoch_size)))
+        drawn.update(samples_of(order.take(epoch, 0, order.epoch_size)))
     per_pair = np.zeros(len(sizes), dtype=int)
     for (pair, _, _), count in drawn.items():
         per_pair[pair] += count
-    assert per_pair.tolist() == plan.drawn(num_epochs, 0).tolist()
+    assert per_pair.tolist() == order.drawn(num_epochs, 0).tolist()
     for pair, total in enumerate(per_pair):
         # Within a pair, no sample is ahead of another by more than one pass.
         passes = [drawn[sample] for sample in all_samples(sizes) if sample[0] == pair]
         assert max(passes) - min(passes) <= 1, total
     if kind != "schedule":
-        wanted = plan.mixing.shares(plan.counts) * plan.epoch_size * num_epochs
+        wanted = order.mixing.shares(order.counts) * order.epoch_size * num_epochs
         assert np.all(np.abs(per_pair - wanted) <= num_epochs)
 
 
@@ -152,16 +154,16 @@ def mixing_of(kind: str, num_pairs: int) -> Mixing:
 
 
 def test_order_does_not_depend_on_where_reading_starts():
-    plan = make_plan([[30, 20], [50]], seed=5, shuffle_window=8, bucket_window=32, bucket_size=4)
-    whole = samples_of(plan.take(1, 0, 100))
-    fresh = make_plan([[30, 20], [50]], seed=5, shuffle_window=8, bucket_window=32, bucket_size=4)
+    order = make_order([[30, 20], [50]], seed=5, shuffle_window=8, bucket_window=32, bucket_size=4)
+    whole = samples_of(order.take(1, 0, 100))
+    fresh = make_order([[30, 20], [50]], seed=5, shuffle_window=8, bucket_window=32, bucket_size=4)
     for start in (0, 1, 31, 32, 77, 99):
         assert samples_of(fresh.take(1, start, 100)) == whole[start:]
 
 
 def test_seed_and_epoch_change_the_order():
     orders = [
-        samples_of(make_plan([[60]], seed=seed).take(epoch, 0, 60))
+        samples_of(make_order([[60]], seed=seed).take(epoch, 0, 60))
         for seed in (0, 1)
         for epoch in (0, 1)
     ]
@@ -169,20 +171,20 @@ def test_seed_and_epoch_change_the_order():
 
 
 def test_without_shuffling_the_stored_order_stays():
-    draws = make_plan([[3, 2]], shuffle_window=0).take(0, 0, 5)
+    draws = make_order([[3, 2]], shuffle_window=0).take(0, 0, 5)
     assert samples_of(draws) == [(0, 0, 0), (0, 0, 1), (0, 0, 2), (0, 1, 0), (0, 1, 1)]
 
 
 def test_buckets_hold_neighbours_by_length():
     lengths = np.random.default_rng(0).integers(1, 1000, size=512)
-    plan = Plan(
+    order = SampleOrder(
         ["sw-en"],
         [[512]],
         bucket_window=512,
         bucket_size=32,
         lengths=lambda code, shard, row: lengths[row],
     )
-    drawn = lengths[plan.take(0, 0, 512).row].reshape(16, 32)
+    drawn = lengths[order.take(0, 0, 512).row].reshape(16, 32)
     bounds = sorted((bucket.min(), bucket.max()) for bucket in drawn)
     assert all(high <= low for (_, high), (low, _) in pairwise(bounds))
     assert [bucket.min() for bucket in drawn] != sorted(bucket.min() for bucket in drawn)
@@ -191,8 +193,8 @@ def test_buckets_hold_neighbours_by_length():
 def test_shuffle_mixes_sorted_data_well():
     """Two levels of shuffling: a batch is nearly a random sample of data stored in order."""
     sizes = [[1000] * 20]
-    plan = Plan(["sw-en"], sizes, seed=2, shuffle_window=8000)
-    draws = plan.take(0, 0, 20000)
+    order = SampleOrder(["sw-en"], sizes, seed=2, shuffle_window=8000)
+    draws = order.take(0, 0, 20000)
     stored = draws.shard * 1000 + draws.row
     # Rank correlation of place and stored place is that of chance; neighbours are separated.
     correlation = np.corrcoef(np.arange(20000), stored)[0, 1]
@@ -273,4 +275,4 @@ def test_bad_mixing_is_refused(options, message):
 
 def test_weights_must_name_the_pairs_of_the_stream():
     with pytest.raises(InputError, match="exactly the pairs"):
-        make_plan([[5]], mixing=Mixing(kind="weights", weights={"so-en": 1.0}))
+        make_order([[5]], mixing=Mixing(kind="weights", weights={"so-en": 1.0}))

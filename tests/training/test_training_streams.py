@@ -61,7 +61,7 @@ def test_two_processes_on_five_shards_of_which_one_is_damaged(tiny_world, tmp_pa
     result = train(tiny_world, "over-budget", f"data.shards=[{shards}]")
     assert result.returncode != 0
     assert "wrong checksum" in result.stderr
-    assert "python -m data_shards verify" in result.stderr
+    assert "distill shards verify" in result.stderr
 
 
 def test_two_processes_on_one_shard_with_stored_tokens_and_switched_words(tiny_world, tmp_path):

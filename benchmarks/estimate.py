@@ -1,9 +1,9 @@
-"""What `python -m distill.tools.estimate` says before a run, against the step itself.
+"""What `distill estimate` says before a run, against the step itself.
 
 Models with random weights, one process. Time is compared as it passes, memory as the rise of the
-process's peak in a step, which is what the plan calls activations and gradients.
+process's peak in a step, which is what the estimate calls activations and gradients.
 
-    python benchmarks/planning.py [--quick] [--json FILE]
+    python benchmarks/estimate.py [--quick] [--json FILE]
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from distill.encoders.directory import load_encoder, save_encoder
 from distill.encoders.settings import TextSettings
 from distill.recipe.files import load_settings
 from distill.recipe.recipe import Recipe
-from distill.tools.estimate import MEASURED_EFFICIENCY, make_plan, measured_rate, model_size
+from distill.tools.estimate import MEASURED_EFFICIENCY, make_estimate, measured_rate, model_size
 
 #: Hidden width, layers, pairs a step, tokens a sentence.
 CASES = [
@@ -40,7 +40,7 @@ FACTOR = 2.0
 
 
 def measured(folder: Path, case: tuple[int, int, int, int], cached: bool, steps: int) -> Any:
-    """Median seconds of a step and the rise of its peak, and the plan of the same step."""
+    """Median seconds of a step and the rise of its peak, and the estimate of the same step."""
     hidden, layers, batch, length = case
     write_backbone(folder / "backbone", hidden, layers, WORDS)
     settings = TextSettings(query_length=length, document_length=length, skiplist_words=())
@@ -62,7 +62,7 @@ def measured(folder: Path, case: tuple[int, int, int, int], cached: bool, steps:
     recipe = load_settings(Recipe, None, overrides)
     width = teacher.embedding_dimension
     sizes = [model_size(folder / "backbone", width, part) for part in (recipe.student, None)]
-    plan = make_plan(
+    estimate = make_estimate(
         recipe,
         *sizes,
         stages=(0, 0),
@@ -73,18 +73,18 @@ def measured(folder: Path, case: tuple[int, int, int, int], cached: bool, steps:
         efficiency=MEASURED_EFFICIENCY,
     )
     return SimpleNamespace(
-        seconds=batch / found["pairs_per_second"], mebibytes=found["memory_mib"], plan=plan
+        seconds=batch / found["pairs_per_second"], mebibytes=found["memory_mib"], estimate=estimate
     )
 
 
 def rows_of(case: tuple[int, int, int, int], cached: bool, found: Any) -> list[dict[str, Any]]:
-    """The two figures, planned over measured."""
+    """The two figures, estimated over measured."""
     hidden, layers, batch, length = case
     name = f"{layers} x {hidden}, {batch} x {length}, teacher {'cached' if cached else 'encodes'}"
-    planned = 1024 * (found.plan.activations + found.plan.gradients)
-    pairs = [("seconds a step", found.plan.step_seconds, found.seconds)]
+    estimated = 1024 * (found.estimate.activations + found.estimate.gradients)
+    pairs = [("seconds a step", found.estimate.step_seconds, found.seconds)]
     if found.mebibytes:
-        pairs.append(("step's peak MiB", planned, found.mebibytes))
+        pairs.append(("step's peak MiB", estimated, found.mebibytes))
     return [
         {"case": name, "metric": metric, "ours": ours, "peer": "measured", "peer_value": value,
          "ratio": ours / value, "target": FACTOR, "met": 1 / FACTOR <= ours / value <= FACTOR}
@@ -99,7 +99,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="file for the rows")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    print(f"{'case':46} {'metric':16} {'planned':>8} {'measured':>8} ratio")
+    print(f"{'case':46} {'metric':16} {'estimated':>8} {'measured':>8} ratio")
     rows = []
     for case in CASES[:2] if options.quick else CASES:
         for cached in (True, False):

@@ -12,7 +12,7 @@ from distill.encoders.late_interaction import freeze, num_parameters
 from distill.errors import EXIT_BAD_INPUT
 from distill.recipe.files import load_settings
 from distill.recipe.recipe import Recipe
-from distill.tools.estimate import main, make_plan, model_size
+from distill.tools.estimate import main, make_estimate, model_size
 
 
 @pytest.mark.parametrize(("embeddings", "layers"), [(False, 0), (True, 1)])
@@ -34,7 +34,7 @@ def plan_for(tiny_world):
         recipe = load_settings(Recipe, tiny_world.recipe)
         recipe = dataclasses.replace(recipe, data=dataclasses.replace(recipe.data, **data))
         size = model_size(tiny_world.teacher, 16, recipe.student)
-        return make_plan(
+        return make_estimate(
             recipe,
             size,
             size,
