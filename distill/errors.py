@@ -21,15 +21,20 @@ class InputError(ValueError):
         found: the offending value, with the file, line, key or option it came from.
         expected: what would have been accepted.
         remedy: what to change, as an instruction.
+
+    Attributes:
+        rank: the rank that met it, where all ranks raise it together.
     """
+
+    rank: int | None = None
 
     def __init__(self, found: str, expected: str, remedy: str) -> None:
         self.found, self.expected, self.remedy = found, expected, remedy
         super().__init__(" ".join(f"{found}, expected {expected}: {remedy}".split()))
 
-    def __reduce__(self) -> tuple[type, tuple[str, str, str]]:
+    def __reduce__(self) -> tuple[type, tuple[str, str, str], dict[str, int | None]]:
         # Workers of a DataLoader send exceptions by pickle, which by default replays `args`.
-        return type(self), (self.found, self.expected, self.remedy)
+        return type(self), (self.found, self.expected, self.remedy), {"rank": self.rank}
 
 
 def require_at_least(least: float, name: str, value: float) -> None:
@@ -48,14 +53,15 @@ def require_above(limit: float, name: str, value: float) -> None:
 def one_line_errors() -> Iterator[None]:
     """End the process with one line and `EXIT_BAD_INPUT` on an `InputError`.
 
-    Used around a command's main function. Every rank that meets the error prints the line with
-    its rank, since on a cluster the file may be missing on one node only. Other exceptions
-    keep their traceback: they are defects, not input.
+    Used around a command's main function. The rank that meets the error prints the line with its
+    rank, since on a cluster the file may be missing on one node only. Other exceptions keep their
+    traceback: they are defects, not input.
     """
     try:
         yield
     except InputError as error:
-        world_size = int(os.environ.get("WORLD_SIZE", "1"))
-        rank = f" (rank {os.environ.get('RANK', '0')} of {world_size})" if world_size > 1 else ""
-        print(f"error{rank}: {error}", file=sys.stderr, flush=True)
+        rank, world_size = os.environ.get("RANK", "0"), int(os.environ.get("WORLD_SIZE", "1"))
+        if error.rank is None or str(error.rank) == rank:
+            where = f" (rank {rank} of {world_size})" if world_size > 1 else ""
+            print(f"error{where}: {error}", file=sys.stderr, flush=True)
         sys.exit(EXIT_BAD_INPUT)

@@ -6,6 +6,7 @@ Run by ``accelerate launch``, with ``--config_file accelerate_config.yaml`` for 
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 import time
 from collections.abc import Callable
@@ -16,27 +17,30 @@ if __package__ in (None, ""):  # Run as a script: its folder would shadow top-le
 
 import torch
 from accelerate import Accelerator
+from torch import Tensor
 
 from distill.checkpoints.checkpoint import TrainState
 from distill.checkpoints.saver import Saver
 from distill.distributed import collectives
+from distill.distributed.agreement import require_equal, together
+from distill.distributed.deepspeed_json import BatchShape
+from distill.distributed.environment import uses_deepspeed
 from distill.distributed.process import end_process, prepare_process
 from distill.distributed.zero import (
-    BatchShape,
     Engines,
     gathered_weights,
     optimizer_state_elements,
     resident_elements,
     start_accelerator,
     unwrap,
-    uses_deepspeed,
 )
 from distill.embedding.encoding import EvaluationStoppedError
 from distill.encoders.directory import save_encoder
 from distill.encoders.lora import merged_state
+from distill.encoders.written import require_written
 from distill.errors import one_line_errors
 from distill.monitoring import Curves
-from distill.recipe.files import load_settings, save_settings
+from distill.recipe.files import load_settings, save_settings, settings_hash
 from distill.recipe.recipe import Recipe
 from distill.survival.divergence import NonFiniteCount
 from distill.survival.memory import advice_on_out_of_memory
@@ -75,8 +79,13 @@ def run(recipe: Recipe) -> bool:
         recipe.data.micro_batch, recipe.data.accumulation_steps, recipe.optimizer.max_grad_norm
     )
     accelerator = start_accelerator(recipe.launch, shape)
+    require_equal("recipe", settings_hash(recipe))
     torch.manual_seed(recipe.seed)
     parts = build_parts(recipe, accelerator)
+    if parts.state.step == 0:
+        # Weights are made alike on all ranks; from here on dropout masks differ.
+        torch.manual_seed(recipe.seed + 1000003 * collectives.rank())
+        _try_to_write(recipe, accelerator, parts)
     main, directory = collectives.rank() == 0, recipe.run_directory
     if main:
         save_settings(recipe, directory / "config.yaml")
@@ -240,7 +249,26 @@ def _report_sharding(engines: Engines, state: TrainState) -> None:
         print("\n".join(lines), flush=True)
 
 
-def _write_student(directory: Path, recipe: Recipe, accelerator: Accelerator, parts: Parts) -> None:
+def _try_to_write(recipe: Recipe, accelerator: Accelerator, parts: Parts) -> None:
+    """Write the student once before its first step, read it, and compare. Collective.
+
+    What would fail after all of the training fails here.
+    """
+    trial = recipe.run_directory / "student-trial"
+    try:
+        weights = _write_student(trial, recipe, accelerator, parts)
+        with together():
+            if weights is not None:
+                require_written(trial, weights)
+    finally:
+        if collectives.rank() == 0:
+            shutil.rmtree(trial, ignore_errors=True)
+
+
+def _write_student(
+    directory: Path, recipe: Recipe, accelerator: Accelerator, parts: Parts
+) -> dict[str, Tensor] | None:
+    """Write the student; returns its weights on rank 0. Collective."""
     weights = gathered_weights(accelerator, parts.engines.student)
     if weights is not None:
         if recipe.student.lora is not None:
@@ -248,6 +276,7 @@ def _write_student(directory: Path, recipe: Recipe, accelerator: Accelerator, pa
         student = unwrap(accelerator, parts.engines.student)
         save_encoder(directory, student, parts.student_text, weights)
     collectives.barrier()
+    return weights
 
 
 def main(arguments: list[str] | None = None) -> None:

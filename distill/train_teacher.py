@@ -25,7 +25,10 @@ from distill.checkpoints.checkpoint import (
     read_state,
     save_checkpoint,
 )
+from distill.checkpoints.resuming import newest_intact
 from distill.distributed import collectives
+from distill.distributed.agreement import together
+from distill.distributed.deepspeed_json import BatchShape
 from distill.distributed.optimizer import (
     build_optimizer,
     learning_rate_at,
@@ -33,11 +36,12 @@ from distill.distributed.optimizer import (
     set_learning_rate,
 )
 from distill.distributed.process import end_process, prepare_process
-from distill.distributed.zero import BatchShape, check_world, start_accelerator
+from distill.distributed.zero import check_world, gathered_weights, start_accelerator
 from distill.encoders.directory import check_model_source, load_encoder, save_encoder
 from distill.encoders.late_interaction import LateInteractionEncoder, freeze
 from distill.encoders.maxsim import mean_maxsim_scores
 from distill.encoders.text import TextEncoder
+from distill.encoders.written import require_written
 from distill.errors import InputError, one_line_errors
 from distill.monitoring import Progress
 from distill.recipe.files import load_settings, plain_settings, read_yaml, save_settings
@@ -124,17 +128,48 @@ def train_teacher(recipe: TeacherRecipe) -> bool:
         _BothSides(encoder), build_optimizer(encoder, recipe.optimizer)
     )
     state = _resume(recipe, accelerator)
+    if state.step == 0:
+        # The projection is drawn alike on all ranks; from here on dropout masks differ.
+        torch.manual_seed(recipe.seed + 1000003 * collectives.rank())
+        _try_to_write(recipe, accelerator, module, text)
     advice = advice_on_out_of_memory(recipe.batch_size, 1, lambda: f"step {state.step}")
     with advice:
         if not _loop(recipe, accelerator, module, optimizer, text, examples, state, stop):
             return False
-    if collectives.rank() == 0:
-        save_encoder(recipe.output, encoder, text)
+    if _write(recipe.output, accelerator, module, text) is not None:
         save_settings(recipe, recipe.output / "teacher_recipe.yaml")
         shutil.rmtree(_unfinished(recipe), ignore_errors=True)
         print(f"teacher written to {recipe.output}", flush=True)
     collectives.barrier()
     return True
+
+
+def _write(
+    directory: Path, accelerator: Accelerator, module: nn.Module, text: TextEncoder
+) -> dict[str, Tensor] | None:
+    """Write the encoder inside `_BothSides`; returns its weights on rank 0. Collective."""
+    weights = gathered_weights(accelerator, module)
+    if weights is None:
+        return None
+    weights = {name.removeprefix("encoder."): tensor for name, tensor in weights.items()}
+    both: Any = accelerator.unwrap_model(module)
+    save_encoder(directory, both.encoder, text, weights)
+    return weights
+
+
+def _try_to_write(
+    recipe: TeacherRecipe, accelerator: Accelerator, module: nn.Module, text: TextEncoder
+) -> None:
+    """Write the teacher once before its first step, read it, and compare. Collective."""
+    trial = _unfinished(recipe) / "trial"
+    try:
+        weights = _write(trial, accelerator, module, text)
+        with together():
+            if weights is not None:
+                require_written(trial, weights)
+    finally:
+        if collectives.rank() == 0:
+            shutil.rmtree(trial, ignore_errors=True)
 
 
 def _unfinished(recipe: TeacherRecipe) -> Path:
@@ -162,20 +197,20 @@ def _check_unfinished(recipe: TeacherRecipe) -> None:
 
 
 def _resume(recipe: TeacherRecipe, accelerator: Accelerator) -> TrainState:
-    found = checkpoints_in(_unfinished(recipe) / "checkpoints")
+    checkpoint = newest_intact(_unfinished(recipe) / "checkpoints")
     world_size = collectives.world_size()
-    if not found:
+    if checkpoint is None:
         return TrainState(world_size=world_size, engine="torch")
-    written_by = read_state(found[-1]).world_size
+    written_by = read_state(checkpoint).world_size
     if written_by != world_size:
         raise InputError(
-            f"{found[-1]}: written by {written_by} processes, launched with {world_size}",
+            f"{checkpoint}: written by {written_by} processes, launched with {world_size}",
             "the same number, from which the order of examples follows",
             f"launch with --num_processes {written_by}, or remove {_unfinished(recipe)}",
         )
-    state = load_checkpoint(found[-1], accelerator, "", "torch")
+    state = load_checkpoint(checkpoint, accelerator, "", "torch")
     if collectives.rank() == 0:
-        print(f"resumed from {found[-1]}, step {state.step} of {recipe.max_steps}", flush=True)
+        print(f"resumed from {checkpoint}, step {state.step} of {recipe.max_steps}", flush=True)
     return state
 
 

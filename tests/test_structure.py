@@ -17,14 +17,18 @@ import yaml
 ROOT = Path(__file__).resolve().parent.parent
 #: What lies at the package's root: what is launched, and what every room may know.
 AT_THE_ROOT = {"__init__", "__main__", "train", "train_teacher"} | {
-    *("errors", "languages", "monitoring", "tokens"),
+    *("checksums", "errors", "languages", "monitoring", "tokens"),
 }
-KNOWN_TO_ALL = {"distill.errors", "distill.languages", "distill.tokens"}
+KNOWN_TO_ALL = {f"distill.{name}" for name in ("checksums", "errors", "languages", "tokens")}
+
+#: How ranks speak to each other.
+RANKS = ("distill.distributed.collectives", "distill.distributed.agreement")
 
 #: Room → prefixes of the project's modules that it may import, besides itself. A setting's module
 #: (no torch) is listed by name where the room itself must not be known.
 ALLOWED = {
     "data_shards": KNOWN_TO_ALL,
+    "distill.checksums": set(),
     "distill.errors": set(),
     "distill.tokens": set(),
     "distill.languages": {"distill.errors"},
@@ -35,22 +39,20 @@ ALLOWED = {
     "distill.encoders": KNOWN_TO_ALL,
     "distill.stream": KNOWN_TO_ALL | {"distill.lexicons", "data_shards.format"},
     "distill.distributed": KNOWN_TO_ALL | {"distill.encoders.late_interaction", "distill.survival"},
-    "distill.checkpoints": KNOWN_TO_ALL
-    | {"distill.distributed.collectives", "distill.monitoring", "distill.survival"},
-    "distill.embedding": KNOWN_TO_ALL | {"distill.distributed.collectives", "distill.monitoring"},
+    "distill.checkpoints": KNOWN_TO_ALL | {*RANKS, "distill.monitoring", "distill.survival"},
+    "distill.embedding": KNOWN_TO_ALL | {*RANKS, "distill.monitoring"},
     "distill.evaluation": KNOWN_TO_ALL
     | {
-        "distill.distributed.collectives",
+        *RANKS,
         "distill.embedding",
         "distill.encoders",
         "distill.lexicons",
     },
-    "distill.objectives": KNOWN_TO_ALL
-    | {"distill.distributed.collectives", "distill.encoders.maxsim", "distill.transport"},
+    "distill.objectives": KNOWN_TO_ALL | {*RANKS, "distill.encoders.maxsim", "distill.transport"},
     "distill.labelled": KNOWN_TO_ALL | {"distill.stream.permutation"},
     "distill.negatives": KNOWN_TO_ALL
     | {
-        "distill.distributed.collectives",
+        *RANKS,
         "distill.embedding.teacher_cache",
         "distill.encoders.maxsim",
         "distill.evaluation.first_stage",
@@ -234,7 +236,11 @@ def test_every_study_is_valid(study):
 
 @pytest.mark.parametrize("path", sorted((ROOT / "launch/deepspeed").glob("*.json")))
 def test_every_deepspeed_json_takes_the_recipes_batch_shape(path):
-    from distill.distributed.zero import BatchShape, fill_deepspeed_json, read_deepspeed_json
+    from distill.distributed.deepspeed_json import (
+        BatchShape,
+        fill_deepspeed_json,
+        read_deepspeed_json,
+    )
 
     filled = fill_deepspeed_json(read_deepspeed_json(path), BatchShape(32, 2, 1.0), path)
     assert filled["train_micro_batch_size_per_gpu"] == 32

@@ -10,12 +10,11 @@ hash.
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -29,11 +28,14 @@ from distill.checkpoints.train_state import (
     STATE_FILE,
     TrainState,
     checkpoints_in,
-    is_whole,
+    is_complete,
     read_state,
+    write_state,
 )
 from distill.checkpoints.universal import convert
+from distill.checksums import sha256_of
 from distill.distributed import collectives
+from distill.distributed.agreement import on_main
 from distill.errors import InputError
 
 # Weights and AdamW's two moments in 32 bits, beside weights that may be stored once more.
@@ -75,7 +77,7 @@ def write_checkpoint(
     """
     target = directory / f"step-{state.step}"
     partial = directory / f".step-{state.step}.partial"
-    if collectives.broadcast_object(is_whole(target)):
+    if collectives.broadcast_object(is_complete(target)):
         return None  # The same step of the same run is the same state.
     needed = _estimated_bytes(accelerator)
     _check_space(directory, needed)
@@ -92,11 +94,12 @@ def write_checkpoint(
     collectives.barrier()
     if collectives.rank() != 0:
         return None
-    values, is_best = asdict(state), state.best.get("best_step") == state.step
+    # The state of this step: training goes on and changes its own.
+    written, is_best = deepcopy(state), state.best.get("best_step") == state.step
 
     def complete() -> None:
         with _disk_errors(partial, needed):
-            _complete(partial, target, values)
+            _complete(partial, target, written)
             _point_and_prune(directory, target.name, is_best, keep_last)
 
     return complete
@@ -118,19 +121,18 @@ def _disk_errors(partial: Path, needed: int) -> Iterator[None]:
         ) from error
 
 
-def _complete(partial: Path, target: Path, values: dict[str, Any]) -> None:
-    """Mark as whole and put in place; after a crash at any point it is whole or not there."""
+def _complete(partial: Path, target: Path, state: TrainState) -> None:
+    """Mark as complete and put in place; after a crash at any point it is that or not there."""
     config = target.parent.parent / "config.yaml"
     if config.is_file():
         shutil.copyfile(config, partial / "config.yaml")
-    sizes = {
-        str(path.relative_to(partial)): path.stat().st_size
+    files = {
+        str(path.relative_to(partial)): {"bytes": path.stat().st_size, "sha256": sha256_of(path)}
         for path in sorted(partial.rglob("*"))
         if path.is_file()
     }
-    text = json.dumps({**values, "files": sizes}, indent=2)
     sync_tree(partial)
-    (partial / STATE_FILE).write_text(text + "\n", encoding="utf-8")
+    write_state(partial, state, files)
     sync_path(partial / STATE_FILE)
     sync_path(partial)
     os.replace(partial, target)
@@ -192,15 +194,7 @@ def _load_for_another_world(path: Path, accelerator: Accelerator, options: dict[
             accelerator.load_state(str(path), **options)
     else:
         source = path.parent / f".{path.name}.for-{collectives.world_size()}-ranks"
-        problem: InputError | None = None
-        if collectives.rank() == 0:
-            try:
-                convert(path, source)
-            except InputError as error:
-                problem = error
-        problem = collectives.broadcast_object(problem)
-        if problem is not None:
-            raise problem
+        on_main(lambda: convert(path, source))
         engine = accelerator._models[0]
         engine._config.load_universal_checkpoint = True
         try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 
 
@@ -22,7 +23,15 @@ def sync_path(path: Path) -> None:
 
 
 def point(link: Path, name: str) -> None:
-    """Make a symbolic link to a neighbour, or turn one, in one move."""
+    """Make a symbolic link to a neighbour, or turn one, in one move.
+
+    A folder of the link's name is what a copy of the run has that followed its links; it is kept,
+    as ``NAME-copied``.
+    """
+    if link.is_dir() and not link.is_symlink():
+        aside = link.with_name(f"{link.name}-copied")
+        shutil.rmtree(aside, ignore_errors=True)
+        link.rename(aside)
     beside = link.with_name(f".{link.name}.new")
     beside.unlink(missing_ok=True)
     beside.symlink_to(name)

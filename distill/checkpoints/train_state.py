@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -46,23 +47,59 @@ class TrainState:
     labelled: dict[str, Any] = field(default_factory=dict)
 
 
-def checkpoints_in(directory: Path) -> list[Path]:
-    """Whole checkpoints, oldest first; what was cut off or lost a file is passed over."""
+def steps_in(directory: Path) -> list[Path]:
+    """Folders of checkpoints, oldest first, whatever is in them."""
     found = []
     for path in directory.glob("step-*"):
         match = _STEP.fullmatch(path.name)
-        if match and is_whole(path):
+        if match:
             found.append((int(match[1]), path))
     return [path for _, path in sorted(found)]
 
 
-def is_whole(path: Path) -> bool:
-    """Whether a checkpoint has its mark and every file that it lists, in full."""
+def checkpoints_in(directory: Path) -> list[Path]:
+    """Complete checkpoints, oldest first; what was cut off or lost a file is passed over."""
+    return [path for path in steps_in(directory) if is_complete(path)]
+
+
+def write_state(path: Path, state: TrainState, files: dict[str, dict[str, Any]]) -> None:
+    """Write state.json, which marks the checkpoint as complete, with a checksum over itself.
+
+    Args:
+        files: every other file of the checkpoint → its ``bytes`` and ``sha256``.
+    """
+    values = json.loads(json.dumps({**asdict(state), "files": files}))
+    text = json.dumps({**values, "checksum": _checksum(values)}, indent=2)
+    (path / STATE_FILE).write_text(text + "\n", encoding="utf-8")
+
+
+def is_complete(path: Path) -> bool:
+    """Whether a checkpoint has its mark and every file that it lists, in its full size."""
+    return missing_file(path) is None
+
+
+def missing_file(path: Path) -> str | None:
+    """The first file of a checkpoint that is not there as it was written, by its size."""
     try:
-        sizes = json.loads((path / STATE_FILE).read_text(encoding="utf-8")).get("files", {})
-        return all((path / name).stat().st_size == size for name, size in sizes.items())
-    except (OSError, json.JSONDecodeError):
-        return False
+        files = _read(path)["files"]
+    except (OSError, ValueError):
+        return STATE_FILE
+    for name, written in files.items():
+        try:
+            if (path / name).stat().st_size != written["bytes"]:
+                return str(name)
+        except OSError:
+            return str(name)
+    return None
+
+
+def read_files(path: Path) -> dict[str, dict[str, Any]]:
+    """What a checkpoint lists: file → its ``bytes`` and ``sha256``.
+
+    Raises:
+        InputError: the file is no state of this program.
+    """
+    return dict(_read_or_refuse(path)["files"])
 
 
 def read_state(path: Path) -> TrainState:
@@ -71,13 +108,39 @@ def read_state(path: Path) -> TrainState:
     Raises:
         InputError: the file is no state of this program.
     """
+    values = _read_or_refuse(path)
+    names = {item.name for item in fields(TrainState)}
+    return TrainState(**{name: value for name, value in values.items() if name in names})
+
+
+def _read_or_refuse(path: Path) -> dict[str, Any]:
     try:
-        values = json.loads((path / STATE_FILE).read_text(encoding="utf-8"))
-        values.pop("files", None)
-        return TrainState(**values)
-    except (OSError, json.JSONDecodeError, TypeError, AttributeError) as error:
+        return _read(path)
+    except (OSError, ValueError) as error:
         raise InputError(
             f"{path / STATE_FILE}: {error}",
-            "the state of a whole checkpoint",
+            "the state of a complete checkpoint",
             "remove this checkpoint",
         ) from error
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """The values of state.json.
+
+    Raises:
+        OSError, ValueError: it is not there, or not as it was written.
+    """
+    text = (path / STATE_FILE).read_text(encoding="utf-8")
+    try:
+        values = json.loads(text)
+    except RecursionError as error:
+        raise ValueError("nested too deep") from error
+    if not isinstance(values, dict) or not isinstance(values.get("files"), dict):
+        raise ValueError("no list of files")
+    if values.pop("checksum", None) != _checksum(values):
+        raise ValueError("damaged: its checksum is another")
+    return values
+
+
+def _checksum(values: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()

@@ -1,7 +1,7 @@
 """The only direct caller of ``torch.distributed``.
 
 Every function that communicates must be called by all ranks in the same order; with one
-process they return their argument's own value, so code reads the same in any world.
+process they return their argument's own value, so code reads the same for any number of them.
 """
 
 from __future__ import annotations
@@ -155,6 +155,11 @@ def broadcast_object(value: T) -> T:
     box = [value]
     dist.broadcast_object_list(box, src=0)
     return box[0]
+
+
+def default_store() -> Any:
+    """The process group's key-value store, for what may take longer than a collective's timeout."""
+    return dist.distributed_c10d._get_default_store()
 
 
 def shut_down(status: int = 0) -> None:

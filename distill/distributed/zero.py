@@ -6,12 +6,10 @@ second one (ZeRO-3). Without DeepSpeed the student is wrapped by DDP, or not at 
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -20,21 +18,19 @@ from accelerate.utils import DeepSpeedPlugin, DistributedType, InitProcessGroupK
 from torch import Tensor, nn
 
 from distill.distributed import collectives
+from distill.distributed.deepspeed_json import (
+    BatchShape,
+    check_precision,
+    fill_deepspeed_json,
+    read_deepspeed_json,
+)
+from distill.distributed.environment import check_environment, uses_deepspeed
 from distill.distributed.settings import LaunchSettings
 from distill.encoders.late_interaction import LateInteractionEncoder
 from distill.errors import InputError
 from distill.survival.divergence import refuse_non_finite_steps
 
 _ADVICE = "accelerate launch --config_file accelerate_config.yaml distill/train.py RECIPE.yaml"
-
-
-@dataclass(frozen=True)
-class BatchShape:
-    """What the student's and the teacher's JSON must agree on with the recipe."""
-
-    micro_batch: int
-    accumulation_steps: int
-    max_grad_norm: float
 
 
 @dataclass
@@ -54,11 +50,6 @@ class Engines:
     zero_stage: int | None
 
 
-def uses_deepspeed() -> bool:
-    """Whether the launcher asked for DeepSpeed."""
-    return os.environ.get("ACCELERATE_USE_DEEPSPEED", "false").lower() == "true"
-
-
 def check_world(launch: LaunchSettings) -> None:
     """Compare the launcher's world with the recipe's, before any process group is made.
 
@@ -66,6 +57,7 @@ def check_world(launch: LaunchSettings) -> None:
         InputError: another number of processes than the recipe's, DeepSpeed without JSONs, or a
             launch that accelerate would silently turn into lone processes.
     """
+    check_environment()
     world_size = int(os.environ.get("WORLD_SIZE", "1"))
     if launch.num_processes is not None and launch.num_processes != world_size:
         raise InputError(
@@ -90,7 +82,7 @@ def check_world(launch: LaunchSettings) -> None:
                     f"set launch.{name}=launch/deepspeed/"
                     f"{name.split('_', maxsplit=1)[0]}_zero3.json",
                 )
-            read_deepspeed_json(path)
+            check_precision(path)
 
 
 def student_is_partitioned(launch: LaunchSettings) -> bool:
@@ -98,52 +90,6 @@ def student_is_partitioned(launch: LaunchSettings) -> bool:
     if not uses_deepspeed() or launch.student_deepspeed is None:
         return False
     return read_deepspeed_json(launch.student_deepspeed)["zero_optimization"]["stage"] == 3
-
-
-def read_deepspeed_json(path: Path) -> dict[str, Any]:
-    """Read a DeepSpeed configuration.
-
-    Raises:
-        InputError: no such file, no JSON object, or no ZeRO stage in it.
-    """
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(
-            f"DeepSpeed JSON {path}: {error.strerror}", "a readable file", "check the path"
-        ) from error
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise InputError(f"DeepSpeed JSON {path}: {error}", "JSON", "correct it") from error
-    stage = config.get("zero_optimization", {}).get("stage") if isinstance(config, dict) else None
-    if stage not in (0, 1, 2, 3):
-        raise InputError(
-            f"DeepSpeed JSON {path}: zero_optimization.stage {stage}", "0, 1, 2 or 3", "set it"
-        )
-    return config
-
-
-def fill_deepspeed_json(config: dict[str, Any], shape: BatchShape, path: Path) -> dict[str, Any]:
-    """A copy of `config` with the recipe's batch shape, which the recipe owns.
-
-    Raises:
-        InputError: the JSON states another value than the recipe.
-    """
-    filled = dict(config)
-    values: dict[str, float] = {
-        "train_micro_batch_size_per_gpu": shape.micro_batch,
-        "gradient_accumulation_steps": shape.accumulation_steps,
-        "gradient_clipping": shape.max_grad_norm,
-    }
-    for key, value in values.items():
-        stated = config.get(key, "auto")
-        if stated != "auto" and stated != value:
-            raise InputError(
-                f"{path}: {key} {stated}",
-                f"the recipe's {value}",
-                f"remove {key} from the JSON: the recipe owns it",
-            )
-        filled[key] = value
-    return filled
 
 
 def start_accelerator(launch: LaunchSettings, shape: BatchShape) -> Accelerator:
@@ -285,6 +231,11 @@ def unwrap(accelerator: Accelerator, module: nn.Module) -> LateInteractionEncode
 
 
 def gathered_weights(accelerator: Accelerator, student: nn.Module) -> dict[str, Tensor] | None:
-    """The student's full state dict on rank 0, None elsewhere. Collective."""
+    """The student's full state dict on rank 0, None elsewhere. Collective.
+
+    Names are the encoder's own, whatever wraps or compiles it.
+    """
     state = accelerator.get_state_dict(student)
-    return state if collectives.rank() == 0 else None
+    if collectives.rank() != 0:
+        return None
+    return {name.replace("_orig_mod.", ""): tensor for name, tensor in state.items()}

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
 
 import torch
 
 from distill.distributed import collectives
+from distill.distributed.agreement import on_main
 from distill.embedding.embedding_cache import EmbeddingCache
 from distill.embedding.embeddings import PackedEmbeddings
 from distill.embedding.encoding import Encode, Tokenize, encode_texts
-from distill.errors import InputError
 
 #: Texts that are encoded, gathered and stored at a time: with a cache, rank 0 holds the vectors
 #: of one segment in memory (65,536 passages of 80 tokens: 2.7 GB), and an interrupted encoding
@@ -44,7 +43,7 @@ def encode_cached(
         InputError: a cache that cannot be written; on all ranks.
         EvaluationStoppedError: see `encode_texts`.
     """
-    segments, missing = _look_up(cache, texts)
+    segments, missing = _look_up(cache, texts, should_stop)
     for start in range(0, len(missing), _SEGMENT_TEXTS):
         positions = missing[start : start + _SEGMENT_TEXTS]
         of_segment = [texts[i] for i in positions]
@@ -52,21 +51,19 @@ def encode_cached(
             encode, tokenize, of_segment, batch_size, device, should_stop, progress
         )
         store = partial(_store, cache, of_segment, positions, encoded, dtype)
-        segments += on_main(store) or []
+        segments += on_main(store, poll=should_stop) or []
     return segments
 
 
 def _look_up(
-    cache: EmbeddingCache | None, texts: Sequence[str]
+    cache: EmbeddingCache | None, texts: Sequence[str], should_stop: Callable[[], bool] | None
 ) -> tuple[list[PackedEmbeddings], list[int]]:
     """What rank 0's cache has, and the positions it lacks, the same on every rank."""
-    segments: list[PackedEmbeddings] = []
-    missing = list(range(len(texts)))
-    if cache is not None:
-        if collectives.rank() == 0:
-            segments, missing = cache.find(texts)
-        missing = collectives.broadcast_object(missing)
-    return segments, missing
+    if cache is None:
+        return [], list(range(len(texts)))
+    found = on_main(lambda: cache.find(texts), poll=should_stop)
+    segments, missing = found or ([], [])
+    return segments, collectives.broadcast_object(missing)
 
 
 def _store(
@@ -82,21 +79,3 @@ def _store(
         encoded = cache.add(texts, encoded)
     placed = torch.tensor(positions, dtype=torch.int64)[encoded.texts]
     return [PackedEmbeddings(encoded.vectors, encoded.lengths, placed)]
-
-
-def on_main(work: Callable[[], Any]) -> Any:
-    """Do `work` on rank 0; what it raises as input or system error is raised on every rank.
-
-    Returns:
-        On rank 0 the result, elsewhere None. Collective.
-    """
-    result, failure = None, None
-    if collectives.rank() == 0:
-        try:
-            result = work()
-        except (InputError, OSError) as error:
-            failure = error
-    failure = collectives.broadcast_object(failure)
-    if failure is not None:
-        raise failure
-    return result

@@ -1,7 +1,8 @@
 """Embeddings on disk, found again by (model hash, text hash).
 
     DIRECTORY/<model key>/<segment>.vectors   tokens of a segment's texts, (T, D), raw
-    DIRECTORY/<model key>/<segment>.json      text hashes, lengths, D, dtype, bytes; written last
+    DIRECTORY/<model key>/<segment>.json      text hashes, lengths, D, dtype, bytes, checksums of
+                                              the vectors and of itself; written last
 
 A segment is what one call encoded; it is never changed. Vectors are memory-mapped, so a search
 reads documents from the page cache and not from the process's own memory.
@@ -12,12 +13,16 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Sequence
+import sys
+import uuid
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
+from distill.checksums import is_intact
 from distill.embedding.embeddings import PackedEmbeddings
 from distill.errors import InputError
 
@@ -39,6 +44,7 @@ class EmbeddingCache:
     def __init__(self, directory: str | Path, model_key: str) -> None:
         name = hashlib.sha256(model_key.encode()).hexdigest()[:32]
         self.directory = Path(directory) / name
+        self._refused: set[Path] = set()
 
     def find(self, texts: Sequence[str]) -> tuple[list[PackedEmbeddings], list[int]]:
         """Embeddings of those `texts` that are here, and the positions of those that are not.
@@ -58,10 +64,14 @@ class EmbeddingCache:
         try:
             record = json.loads(description.read_text(encoding="utf-8"))
             path = description.with_suffix(".vectors")
-            complete = path.stat().st_size == record["bytes"]
-        except (OSError, json.JSONDecodeError, KeyError):
-            complete = False
-        if not complete:
+            intact = path.stat().st_size == record["bytes"] and is_intact(path, record["sha256"])
+            intact = intact and record.pop("checksum") == _checksum(record)
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+            intact = False
+        if not intact:
+            if description not in self._refused:
+                self._refused.add(description)
+                print(f"{description}: damaged; its texts are encoded again", file=sys.stderr)
             return None
         rows = [row for row, key in enumerate(record["texts"]) if key in wanted]
         if not rows:
@@ -88,7 +98,8 @@ class EmbeddingCache:
             InputError: the directory cannot be written (no space, no permission).
         """
         keys = [text_hash(texts[position]) for position in embeddings.texts.tolist()]
-        name = hashlib.sha256("".join(keys).encode()).hexdigest()[:16]
+        # Not the texts' alone: two writers of the same texts must not mix their files.
+        name = uuid.uuid4().hex[:16]
         vectors = embeddings.vectors.contiguous()
         record = {
             "texts": keys,
@@ -97,10 +108,13 @@ class EmbeddingCache:
             "dtype": str(vectors.dtype).removeprefix("torch."),
             "bytes": vectors.numel() * vectors.element_size(),
         }
+        content = vectors.numpy().tobytes()
+        record["sha256"] = hashlib.sha256(content).hexdigest()
+        record["checksum"] = _checksum(record)
         try:
             self.directory.mkdir(parents=True, exist_ok=True)
-            _write(self.directory / f"{name}.vectors", [vectors.numpy().tobytes()])
-            _write(self.directory / f"{name}.json", [json.dumps(record).encode()])
+            _write(self.directory / f"{name}.vectors", content)
+            _write(self.directory / f"{name}.json", json.dumps(record).encode())
         except OSError as error:
             raise InputError(
                 f"cache {self.directory}: {error.strerror or error}",
@@ -119,11 +133,17 @@ def _mapped(path: Path, shape: tuple[int, ...], dtype: str) -> torch.Tensor:
     return torch.from_numpy(np.memmap(path, dtype=np.dtype(dtype), mode="c", shape=shape))
 
 
-def _write(path: Path, parts: Iterable[bytes | memoryview]) -> None:
+def _checksum(record: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()
+
+
+def _write(path: Path, content: bytes) -> None:
     partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-    with partial.open("wb") as file:
-        for part in parts:
-            file.write(part)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(partial, path)
+    try:
+        with partial.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)

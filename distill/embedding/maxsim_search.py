@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from distill.embedding.embeddings import PackedEmbeddings
+from distill.embedding.encoding import EvaluationStoppedError
 
 #: Numbers in the similarity buffer on a CPU, see above.
 _CPU_BUFFER = 1 << 20
@@ -29,6 +30,7 @@ def search_scores(
     *,
     device: torch.device | str = "cpu",
     memory_mib: int = 512,
+    should_stop: Callable[[], bool] | None = None,
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """MaxSim of all queries with all texts, a block of queries at a time.
 
@@ -41,6 +43,10 @@ def search_scores(
         device: where products are computed; blocks are copied there.
         memory_mib: bound on the buffers of search, in MiB; the embeddings are not counted and
             may be memory-mapped files.
+        should_stop: polled between blocks of texts.
+
+    Raises:
+        EvaluationStoppedError: the stop flag was raised.
 
     Yields:
         (Q',) positions of queries and float32 scores (P, Q') of the texts, on `device`, whose
@@ -59,6 +65,8 @@ def search_scores(
             for start, best_PU in _best_matches(query_UD, segment, buffer):
                 rows = scores_PQ[row + start : row + start + len(best_PU)]
                 torch.mm(best_PU, indicator_UQ, out=rows)
+                if should_stop is not None and should_stop():
+                    raise EvaluationStoppedError
             row += len(segment)
         yield positions, scores_PQ
 
@@ -146,6 +154,7 @@ def search(
     *,
     device: torch.device | str = "cpu",
     memory_mib: int = 512,
+    should_stop: Callable[[], bool] | None = None,
 ) -> dict[int, tuple[Tensor, Tensor]]:
     """Rank documents for every query.
 
@@ -153,13 +162,14 @@ def search(
         to_documents: scores of the segments' rows (P, Q') → scores of documents in tie order
             (Q', documents); duplicates share a row, a long document is the best of its passages.
         depth: documents kept per query.
+        should_stop: see `search_scores`.
 
     Returns:
         Query position → (document positions in tie order, float32 scores), best first.
     """
     found: dict[int, tuple[Tensor, Tensor]] = {}
     for positions, scores_PQ in search_scores(
-        queries, segments, device=device, memory_mib=memory_mib
+        queries, segments, device=device, memory_mib=memory_mib, should_stop=should_stop
     ):
         ranked = best(to_documents(scores_PQ), depth)
         found.update(zip(positions.tolist(), ranked, strict=True))

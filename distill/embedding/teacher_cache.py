@@ -7,6 +7,7 @@ them, so a sentence is encoded once and looked up from then on.
 from __future__ import annotations
 
 import fcntl
+import socket
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -16,11 +17,16 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from distill.distributed import collectives
+from distill.distributed.agreement import on_main, together
 from distill.embedding.embedding_cache import EmbeddingCache
 from distill.embedding.embeddings import PackedEmbeddings
 from distill.embedding.encoding import Encode, encode_texts
+from distill.errors import InputError
 from distill.monitoring import Progress
 from distill.tokens import Tokens
+
+#: Sentences that a rank lacks of which rank 0 is asked whether it has them.
+_MAX_ASKED = 1000
 
 
 class TeacherCache:
@@ -28,10 +34,19 @@ class TeacherCache:
 
     Args:
         rows: sentence → its (N, D) vectors of scoring tokens.
+        encode: the teacher: tokens on its device → (B, N, D) vectors.
+        tokenize: the side's tokenisation.
+        device: where the teacher runs.
     """
 
-    def __init__(self, rows: dict[str, Tensor]) -> None:
-        self._rows = rows
+    def __init__(
+        self,
+        rows: dict[str, Tensor],
+        encode: Encode,
+        tokenize: Callable[[Sequence[str]], Tokens],
+        device: torch.device | str,
+    ) -> None:
+        self._rows, self._encode, self._tokenize, self._device = rows, encode, tokenize, device
 
     @classmethod
     def build(
@@ -51,33 +66,50 @@ class TeacherCache:
 
         Args:
             key: identity of teacher and side (query or document); other keys do not mix.
-            texts: distinct sentences, the same on every rank.
+            texts: distinct sentences. Ranks that read them by themselves may lack some that others
+                have; `include` serves where one turns up later.
+
+        Raises:
+            InputError: a rank does not see what was written, or it cannot be written; on all ranks.
         """
         cache = EmbeddingCache(directory, key)
         with ExitStack() as held:
-            missing: list[int] = []
-            if collectives.rank() == 0:
+
+            def find_missing() -> list[str]:
                 _, missing = cache.find(texts)
-                # Runs side by side, as a study starts them, need not all encode the same. Several
-                # ranks do not wait: the others' patience with rank 0 ends at a timeout.
+                # Runs side by side, as a study starts them, need not all encode the same.
                 if missing and collectives.world_size() == 1:
                     held.enter_context(_alone(cache.directory))
                     _, missing = cache.find(texts)
-            missing = collectives.broadcast_object(missing)
-            if missing:
-                wanted = [texts[position] for position in missing]
+                return [texts[position] for position in missing]
+
+            # The sentences and not their positions, which another rank's list may have elsewhere.
+            wanted = collectives.broadcast_object(on_main(find_missing)) or []
+            if wanted:
                 encoded = _encode(encode, tokenize, wanted, batch_size, device)
-                if encoded is not None:
-                    cache.add(wanted, encoded)
-                collectives.barrier()
-        segments, _ = cache.find(texts)
-        return cls(
-            {
-                texts[position]: vectors
-                for segment in segments
-                for position, vectors in segment.rows().items()
-            }
-        )
+                on_main(lambda: cache.add(wanted, encoded) if encoded else None)
+        with together():
+            segments, missing = cache.find(texts)
+        _require_seen(directory, texts, [texts[position] for position in missing])
+        rows = {
+            texts[position]: vectors
+            for segment in segments
+            for position, vectors in segment.rows().items()
+        }
+        return cls(rows, encode, tokenize, device)
+
+    def include(self, texts: Sequence[str]) -> None:
+        """Encode those of this rank's `texts` that are not here, and keep them in memory.
+
+        Collective: every rank makes one forward, whether or not it lacks any.
+        """
+        lacking = [text for text in dict.fromkeys(texts) if text not in self._rows]
+        tokens = self._tokenize(lacking or texts[:1]).to(self._device)
+        with torch.no_grad():
+            vectors_BND = self._encode(tokens).float().cpu()
+        masks = tokens.scoring_mask.cpu()
+        for text, vectors_ND, mask_N in zip(lacking, vectors_BND, masks, strict=False):
+            self._rows[text] = vectors_ND[mask_N]
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -120,6 +152,30 @@ class TeacherCache:
         vectors_PND = pad_sequence(rows, batch_first=True)
         lengths_P1 = torch.tensor([[len(row)] for row in rows])
         return vectors_PND, torch.arange(vectors_PND.shape[1]) < lengths_P1
+
+
+def _require_seen(directory: Path, texts: Sequence[str], lacking: list[str]) -> None:
+    """Refuse a folder in which a rank does not find what is in it. Collective.
+
+    A sentence that rank 0 could not read is in no cache, and may lack on other ranks.
+
+    Raises:
+        InputError: on all ranks.
+    """
+    found = collectives.gather_objects((socket.gethostname(), lacking[:_MAX_ASKED]))
+    with together():
+        if collectives.rank() != 0:
+            return
+        known = set(texts)
+        for rank, (host, unseen) in enumerate(found):
+            num_unseen = sum(text in known for text in unseen)
+            if num_unseen:
+                raise InputError(
+                    f"teacher cache {directory}: rank {rank} on {host} does not see {num_unseen:,} "
+                    "sentences or more that were written",
+                    "a folder that all ranks see",
+                    "set teacher_cache to one on a shared file system",
+                )
 
 
 def _encode(

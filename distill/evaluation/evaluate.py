@@ -13,7 +13,8 @@ import torch
 from torch import nn
 
 from distill.distributed import collectives
-from distill.embedding.cached_encoding import encode_cached, on_main
+from distill.distributed.agreement import on_main
+from distill.embedding.cached_encoding import encode_cached
 from distill.embedding.embedding_cache import EmbeddingCache
 from distill.embedding.embeddings import joined
 from distill.evaluation.measures import MEASURES, evaluate_run, macro_means, mean_over_queries
@@ -71,7 +72,8 @@ def evaluate_systems(
         device: where forwards and MaxSim run.
         memory_mib: bound on the buffers of search.
         candidates: pair → first-stage run; given, encoders score its documents only (reranking).
-        should_stop: a stop flag, polled between rounds of encoding.
+        should_stop: a stop flag, polled between rounds of encoding, in search, and by the ranks
+            that wait for it.
         cache_directory: where query embeddings of systems with a `cache_key` are kept between
             commands; on rank 0's machine.
 
@@ -106,9 +108,19 @@ def evaluate_systems(
     facts = {"step": step, "world_size": world_size, "zero_stage": zero_stage}
 
     finish = partial(
-        _finish, index, prepared, folder, facts, variant, candidates, device, memory_mib
+        _finish,
+        index,
+        prepared,
+        folder,
+        facts,
+        variant,
+        candidates,
+        device,
+        memory_mib,
+        should_stop,
     )
-    return collectives.broadcast_object(on_main(finish))
+    results = on_main(finish, poll=should_stop)
+    return collectives.broadcast_object(results) or []
 
 
 def _finish(
@@ -120,6 +132,7 @@ def _finish(
     candidates: Mapping[str, Run] | None,
     device: torch.device | str,
     memory_mib: int,
+    should_stop: Callable[[], bool] | None,
 ) -> list[Result]:
     """Search, score and write; on rank 0."""
     collection = index.collection
@@ -136,7 +149,7 @@ def _finish(
         else:
             if id(queries) not in searched:
                 searched[id(queries)] = system_runs(
-                    index, system.name, queries, candidates, depth, device, memory_mib
+                    index, system.name, queries, candidates, depth, device, memory_mib, should_stop
                 )
             runs = searched[id(queries)]
             pairs = _score(index, system.name, runs, folder, measures)

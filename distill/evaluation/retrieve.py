@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
 
 from distill.embedding.embeddings import PackedEmbeddings
+from distill.embedding.encoding import EvaluationStoppedError
 from distill.embedding.maxsim_search import best, rerank_scores, search
 from distill.errors import InputError
 from distill.evaluation.collections import Collection, Texts
@@ -64,11 +65,13 @@ def system_runs(
     depth: int,
     device: torch.device | str,
     memory_mib: int,
+    should_stop: Callable[[], bool] | None = None,
 ) -> dict[str, Run]:
     """Pair → run of the system called `name`. On rank 0.
 
     Raises:
         InputError: embeddings that are not finite; candidates that are no documents here.
+        EvaluationStoppedError: the stop flag was raised.
     """
     embeddings = queries.embeddings
     assert embeddings is not None  # rank 0
@@ -79,8 +82,8 @@ def system_runs(
             "look for a diverged loss; lower the learning rate",
         )
     if candidates is None:
-        return _search(index, queries, embeddings, depth, device, memory_mib)
-    return _rerank(index, queries, embeddings, candidates, depth, device, memory_mib)
+        return _search(index, queries, embeddings, depth, device, memory_mib, should_stop)
+    return _rerank(index, queries, embeddings, candidates, depth, device, memory_mib, should_stop)
 
 
 def _search(
@@ -90,6 +93,7 @@ def _search(
     depth: int,
     device: torch.device | str,
     memory_mib: int,
+    should_stop: Callable[[], bool] | None,
 ) -> dict[str, Run]:
     found = search(
         embeddings,
@@ -98,6 +102,7 @@ def _search(
         depth,
         device=device,
         memory_mib=memory_mib,
+        should_stop=should_stop,
     )
     ids = index.document_ids
     rankings = {
@@ -118,6 +123,7 @@ def _rerank(
     depth: int,
     device: torch.device | str,
     memory_mib: int,
+    should_stop: Callable[[], bool] | None,
 ) -> dict[str, Run]:
     vectors = embeddings.rows()
     position_of_text = {text: position for position, text in enumerate(queries.distinct)}
@@ -128,6 +134,8 @@ def _rerank(
     for pair, of_pair in queries.texts.items():
         runs[pair] = {}
         for query, text in of_pair.items():
+            if should_stop is not None and should_stop():
+                raise EvaluationStoppedError
             first_stage = candidates.get(pair, {}).get(query)
             documents = _positions(index, pair, query, first_stage)
             counts = bounds[documents + 1] - bounds[documents]

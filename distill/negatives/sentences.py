@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Sequence
 
 import numpy as np
@@ -43,6 +44,13 @@ class Sentences:
 
     def __len__(self) -> int:
         return len(self.texts)
+
+    def fingerprint(self) -> str:
+        """Identity of the sentences, their numbers and known paraphrases."""
+        digest = hashlib.sha256(repr(sorted(self._joined.items())).encode())
+        for text in self.texts:
+            digest.update(text.encode("utf-8", "surrogatepass") + b"\0")
+        return digest.hexdigest()
 
     def numbers(self, texts: Sequence[str]) -> list[int]:
         """Numbers of sentences.

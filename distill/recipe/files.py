@@ -7,6 +7,7 @@ before any work starts.
 from __future__ import annotations
 
 import difflib
+import hashlib
 import json
 import types
 import typing
@@ -70,6 +71,12 @@ def plain_settings(settings: Any) -> dict[str, Any]:
     """Settings as the mappings, lists and scalars that a YAML file holds; paths absolute."""
     # JSON turns tuples and paths into what YAML writes plainly.
     return json.loads(json.dumps(asdict(settings), default=lambda path: str(path.absolute())))
+
+
+def settings_hash(settings: Any) -> str:
+    """Identity of settings."""
+    text = json.dumps(plain_settings(settings), sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def read_yaml(path: Path) -> dict[str, Any]:

@@ -19,7 +19,7 @@ import torch
 from torch import nn
 from transformers import AutoConfig, AutoModel
 
-from distill.distributed.zero import read_deepspeed_json
+from distill.distributed.deepspeed_json import read_deepspeed_json
 from distill.encoders.late_interaction import freeze
 from distill.encoders.layouts import local_directory
 from distill.errors import InputError, one_line_errors

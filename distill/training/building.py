@@ -5,11 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from accelerate import Accelerator
 
-from distill.checkpoints.checkpoint import TrainState, checkpoints_in, load_checkpoint, read_state
+from distill.checkpoints.checkpoint import TrainState, load_checkpoint, read_state
+from distill.checkpoints.resuming import newest_intact
 from distill.distributed import collectives
+from distill.distributed.agreement import require_equal, together
 from distill.distributed.optimizer import build_optimizer
 from distill.distributed.zero import Engines, prepare, student_is_partitioned, unwrap
 from distill.embedding.teacher_cache import TeacherCache
@@ -59,7 +62,10 @@ def build_parts(recipe: Recipe, accelerator: Accelerator) -> Parts:
     Raises:
         InputError: a model cannot be read, or shards, models and objectives do not fit together.
     """
-    engines, student_text, teacher_text = build_encoders(recipe, accelerator)
+    checkpoint = newest_intact(recipe.run_directory / "checkpoints")
+    engines, student_text, teacher_text = build_encoders(
+        recipe, accelerator, resumes=checkpoint is not None
+    )
     stream = build_stream(
         recipe,
         student_text.queries,
@@ -70,8 +76,10 @@ def build_parts(recipe: Recipe, accelerator: Accelerator) -> Parts:
     objective = build_objective(recipe, accelerator, engines)
     same_tokens = check_same_tokens(recipe, objective.needs, student_text, teacher_text)
     teacher_hash = encoder_hash(local_directory(recipe.teacher, recipe.allow_downloads))
+    require_equal("teacher", teacher_hash)
+    require_equal("shards and data settings", stream.state_dict()["fingerprint"])
     engine = "torch" if engines.zero_stage is None else f"zero{engines.zero_stage}"
-    state = build_state(recipe, accelerator, stream, teacher_hash, engine)
+    state = build_state(recipe, accelerator, stream, teacher_hash, engine, checkpoint)
     return Parts(
         engines,
         student_text,
@@ -85,9 +93,12 @@ def build_parts(recipe: Recipe, accelerator: Accelerator) -> Parts:
 
 
 def build_encoders(
-    recipe: Recipe, accelerator: Accelerator
+    recipe: Recipe, accelerator: Accelerator, resumes: bool = False
 ) -> tuple[Engines, TextEncoder, TextEncoder]:
     """Student and teacher in their engines, and their tokenisations. Collective.
+
+    Args:
+        resumes: whether a checkpoint's weights come next.
 
     Raises:
         InputError: a model cannot be read, or the student's vectors are not as wide as the
@@ -97,7 +108,7 @@ def build_encoders(
         recipe,
         lambda side: stored_sentences(recipe, side),
         partitioned=student_is_partitioned(recipe.launch),
-        resumes=bool(checkpoints_in(recipe.run_directory / "checkpoints")),
+        resumes=resumes,
     )
     if collectives.rank() == 0:
         trains, total = num_parameters(student)
@@ -155,7 +166,9 @@ def build_caches(recipe: Recipe, accelerator: Accelerator, parts: Parts) -> Teac
     if directory is None:
         return None
     start = time.monotonic()
-    texts, text = parts.stream.distinct_texts("target"), parts.teacher_text
+    text = parts.teacher_text
+    with together():
+        texts = parts.stream.distinct_texts("target")
 
     def build(side: str, tokenize: Tokenize) -> TeacherCache:
         return TeacherCache.build(
@@ -225,15 +238,19 @@ def check_same_tokens(
 
 
 def build_state(
-    recipe: Recipe, accelerator: Accelerator, stream: BitextStream, teacher_hash: str, engine: str
+    recipe: Recipe,
+    accelerator: Accelerator,
+    stream: BitextStream,
+    teacher_hash: str,
+    engine: str,
+    checkpoint: Path | None,
 ) -> TrainState:
-    """Where the run goes on: at its newest checkpoint, which is loaded, or at the beginning."""
+    """Where the run goes on: at a checkpoint, which is loaded, or at the beginning. Collective."""
     world_size = collectives.world_size()
-    found = checkpoints_in(recipe.run_directory / "checkpoints")
-    if not found:
+    if checkpoint is None:
         return TrainState(teacher_hash=teacher_hash, world_size=world_size, engine=engine)
-    written_by = read_state(found[-1]).world_size
-    state = load_checkpoint(found[-1], accelerator, teacher_hash, engine)
+    written_by = read_state(checkpoint).world_size
+    state = load_checkpoint(checkpoint, accelerator, teacher_hash, engine)
     stream.load_state_dict(state.stream)
     if collectives.rank() == 0:
         if written_by != world_size:
@@ -244,5 +261,5 @@ def build_state(
                 f"({pairs} a process), and sums are rounded in another order",
                 flush=True,
             )
-        print(f"resumed from {found[-1]}, step {state.step} of {recipe.max_steps}", flush=True)
+        print(f"resumed from {checkpoint}, step {state.step} of {recipe.max_steps}", flush=True)
     return state

@@ -14,10 +14,10 @@ from torch import Tensor
 
 from distill.checkpoints.checkpoint import TrainState
 from distill.distributed import collectives
+from distill.distributed.agreement import require_equal, together
 from distill.distributed.zero import Engines
 from distill.embedding.teacher_cache import TeacherCache
 from distill.encoders.text import TextEncoder
-from distill.errors import InputError
 from distill.labelled.examples import LabelledExample, read_labelled_examples
 from distill.labelled.order import LabelledOrder
 from distill.labelled.settings import LabelledSettings
@@ -73,11 +73,9 @@ class LabelledSteps:
         """
         examples, error = self.order.take()
         if collectives.any_rank(error is not None, self.device):
-            raise error or InputError(
-                "another rank cannot read its labelled examples",
-                "readable files",
-                "see its message",
-            )
+            with together():
+                if error is not None:
+                    raise error
         return examples
 
     def losses(self, batch: list[LabelledExample], step: int) -> MicroBatchLosses:
@@ -161,6 +159,7 @@ def build_labelled(
         collectives.rank(),
         collectives.world_size(),
     )
+    require_equal("labelled examples", str(order.examples.identity))
     if state.labelled:
         order.load_state_dict(state.labelled)
     passages = None

@@ -10,7 +10,9 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
+from distill.distributed.agreement import require_equal, together
 from distill.distributed.zero import Engines
+from distill.errors import InputError
 from distill.negatives.dense import DenseMiner, SentenceIndex
 from distill.negatives.lexical import LexicalMiner
 from distill.negatives.mining import StaticMine, StudentMine
@@ -32,7 +34,7 @@ def build_negatives(
     report: Callable[[dict[str, float]], None],
     beat: Callable[[], None],
 ) -> HardNegatives | None:
-    """What finds hard negatives, where the recipe wants them. Not collective; mining is, later.
+    """What finds hard negatives, where the recipe wants them. Collective.
 
     Args:
         state: of an earlier part of the run; empty at its start.
@@ -42,14 +44,20 @@ def build_negatives(
     settings = recipe.negatives
     if settings.kind == "none":
         return None
-    sentences = Sentences((sample.source, sample.target) for sample in stream.samples())
+    with together():
+        sentences = Sentences((sample.source, sample.target) for sample in stream.samples())
+    # Lists of negatives are numbers of sentences, and go from rank to rank in checkpoints.
+    require_equal("sentences for negatives", sentences.fingerprint())
     mine: Mine
     if not settings.by_teacher:
-        mine = StaticMine(sentences, LexicalMiner(sentences, settings).mine)
+        with together():
+            mine = StaticMine(sentences, LexicalMiner(sentences, settings).mine)
     else:
         # The recipe's own checks see to both.
         assert caches is not None, "negatives by vectors without teacher_cache"
         assert caches.documents is not None, "negatives without a ranking objective"
+        with together():
+            _require_cached(sentences, caches)
         index = SentenceIndex(sentences, caches.documents, accelerator.device)
         miner = DenseMiner(index, caches.queries, settings)
         mine = StaticMine(sentences, miner.mine)
@@ -66,6 +74,17 @@ def build_negatives(
     )
     negatives.load_state_dict(state)
     return negatives
+
+
+def _require_cached(sentences: Sentences, caches: TeacherCaches) -> None:
+    lacking = sum(caches.lack([text]) for text in sentences.texts)
+    if lacking:
+        raise InputError(
+            f"{lacking:,} sentences could not be read when the teacher's cache was filled, and can "
+            "now",
+            "shards that are readable throughout",
+            "run the same command again",
+        )
 
 
 @torch.no_grad()

@@ -7,6 +7,7 @@ hard negatives of a row, P of all rows.
 from __future__ import annotations
 
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -28,6 +29,18 @@ class TeacherCaches:
 
     queries: TeacherCache
     documents: TeacherCache | None
+
+    def lack(self, texts: Sequence[str]) -> bool:
+        """Whether a sentence is in none, having been unreadable when they were filled."""
+        return not all(text in self.queries for text in texts) or not (
+            self.documents is None or all(text in self.documents for text in texts)
+        )
+
+    def include(self, texts: Sequence[str]) -> None:
+        """Encode the sentences that are lacking. Collective."""
+        self.queries.include(texts)
+        if self.documents is not None:
+            self.documents.include(texts)
 
 
 @dataclass(frozen=True)

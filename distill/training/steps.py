@@ -9,6 +9,7 @@ import torch
 
 from distill.checkpoints.train_state import TrainState
 from distill.distributed import collectives
+from distill.distributed.agreement import together
 from distill.errors import InputError
 from distill.objectives.combination import CombinedObjective
 from distill.stream.batch import Batch
@@ -18,6 +19,10 @@ from distill.survival.watchdog import Watchdog
 from distill.training.losses import MicroBatchLosses, bitext_losses
 from distill.training.pair_encoding import PairEncoder
 from distill.training.transport_pictures import PlanPictures
+
+#: What a rank found where it asked for a batch; ranks act on the largest. A batch may have a
+#: sentence that no teacher cache has; the wait may have been stopped, or the data be unreadable.
+_READ, _LACKING, _STOPPED, _FAILED = range(4)
 
 
 class StepSource(Protocol):
@@ -122,23 +127,30 @@ class BitextSteps:
 
     def _agreed(self) -> Iterator[Batch]:
         """The stream's batches; an error, or a stop, on one rank becomes one on all."""
-        batches = iter(self._stream)
+        batches, caches = iter(self._stream), self._encode.caches
         while True:
-            batch, error, stopped = None, None, False
+            batch: Batch | None = None
+            error: InputError | None = None
+            found = _READ
             self._watchdog.stage("reading a batch")
             try:
                 with self._stop.waiting():
                     batch, error = self._stream.take(batches)
             except StoppedWaitingError:
-                stopped = True
+                found = _STOPPED
+            if error is not None:
+                found = _FAILED
+            elif batch is not None and caches is not None and caches.lack(batch.target_texts):
+                found = _LACKING
             self._watchdog.stage("agreeing on a batch")
-            found = 2 if error is not None else int(stopped)
             found = collectives.max_over_ranks(found, self._device)
-            if found == 2:
-                raise error or InputError(
-                    "another rank cannot read its bitext", "readable shards", "see its message"
-                )
-            if found == 1:
+            if found == _FAILED:
+                with together():
+                    if error is not None:
+                        raise error
+            if found == _STOPPED:
                 raise StoppedWaitingError
             assert batch is not None, "an endless stream does not end"
+            if found == _LACKING and caches is not None:
+                caches.include(batch.target_texts)
             yield batch.to(self._device)

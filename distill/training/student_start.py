@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from distill.distributed import collectives
+from distill.distributed.agreement import on_main
 from distill.distributed.optimizer import set_dropout
 from distill.encoders.directory import is_late_interaction, load_encoder, read_text_settings
 from distill.encoders.late_interaction import LateInteractionEncoder, freeze
@@ -122,6 +123,13 @@ def start_student(
 
 
 def _check_whole_weights(settings: StudentSettings, partitioned: bool) -> None:
+    if partitioned and settings.compile:
+        raise InputError(
+            "student.compile with a student under ZeRO-3",
+            "weights that stay where they are: gathering them breaks every compiled graph",
+            "set student.compile=false, or launch.student_deepspeed="
+            "launch/deepspeed/student_zero2.json",
+        )
     wanted = {
         "projection=least_squares": settings.projection == "least_squares",
         "prune_vocabulary": settings.prune_vocabulary,
@@ -158,21 +166,22 @@ def _start_projection(
     student.projection = fresh_projection(hidden, width, recipe.seed)
     if kind != "least_squares" or resumes:
         return
-    # One rank fits; the others get the same numbers.
-    fitted: tuple[torch.Tensor, float] | None = None
-    if collectives.rank() == 0:
+
+    def fit() -> torch.Tensor:
         teacher, teacher_text = load_teacher(recipe)
         chosen = _spread(sentences("target"), recipe.student.projection_sentences)
         projection, cosine = fit_projection(student, text, teacher, teacher_text, chosen)
-        fitted = (projection.weight.detach(), cosine)
         print(
             f"projection fitted on {len(chosen):,} English sentences: mean cosine {cosine:.3f}",
             flush=True,
         )
-    fitted = collectives.broadcast_object(fitted)
+        return projection.weight.detach()
+
+    # One rank fits; the others get the same numbers.
+    fitted = collectives.broadcast_object(on_main(fit))
     assert fitted is not None, "rank 0 has fitted it"
     with torch.no_grad():
-        student.projection.weight.copy_(fitted[0])
+        student.projection.weight.copy_(fitted)
 
 
 def _spread(sentences: Sequence[str], count: int) -> Sequence[str]:
@@ -184,11 +193,11 @@ def _spread(sentences: Sequence[str], count: int) -> Sequence[str]:
 def _pruned(
     student: LateInteractionEncoder, text: TextEncoder, sentences: Callable[[str], Sequence[str]]
 ) -> TextEncoder:
-    used: set[int] = set()
-    if collectives.rank() == 0:
-        for side in ("source", "target"):
-            used |= used_ids(text, sentences(side))
+    used = on_main(
+        lambda: used_ids(text, sentences("source")) | used_ids(text, sentences("target"))
+    )
     used = collectives.broadcast_object(used)
+    assert used is not None, "rank 0 has read them"
     text, dropped = prune(student, text, used)
     if collectives.rank() == 0:
         print(f"vocabulary: {len(text.tokenizer):,} tokens kept, {dropped:,} dropped", flush=True)

@@ -1,0 +1,60 @@
+"""Checks a directory of an encoder against the weights it was written from: `require_written`."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from distill.errors import InputError
+
+
+def require_written(directory: Path, weights: dict[str, Tensor]) -> None:
+    """Read an encoder's files back and compare them with the full state dict of the encoder.
+
+    Compared are the number of elements and the sums of values and of magnitudes, which stay what
+    they are where transformers stores a layer under other names.
+
+    Args:
+        directory: as `save_encoder` writes it.
+        weights: what was given to it; a pooler is not written.
+
+    Raises:
+        InputError: something is missing, empty or another.
+    """
+    expected = [tensor for name, tensor in weights.items() if ".pooler." not in name]
+    try:
+        files = [*directory.glob("*.safetensors"), *directory.glob("*_Dense/*.safetensors")]
+        found = [tensor for file in files for tensor in load_file(file).values()]
+    except (OSError, SafetensorError) as error:
+        raise _not_written(directory, str(error)) from error
+    if any(tensor.numel() == 0 for tensor in (*expected, *found)):
+        raise _not_written(directory, "empty tensors")
+    for what, ours, theirs in zip(
+        ("elements", "sum", "magnitude"), _figures(expected), _figures(found), strict=True
+    ):
+        if not math.isclose(ours, theirs, rel_tol=1e-6, abs_tol=1e-6):
+            raise _not_written(directory, f"{what} {theirs:g}, not {ours:g}")
+
+
+def _figures(tensors: list[Tensor]) -> tuple[float, float, float]:
+    # As float32, in which they are written.
+    doubles = [tensor.detach().float().cpu().double() for tensor in tensors]
+    return (
+        float(sum(tensor.numel() for tensor in tensors)),
+        math.fsum(float(tensor.sum()) for tensor in doubles),
+        math.fsum(float(tensor.abs().sum()) for tensor in doubles),
+    )
+
+
+def _not_written(directory: Path, found: str) -> InputError:
+    torch_version = torch.__version__
+    return InputError(
+        f"{directory}: the student cannot be written as it is ({found}; torch {torch_version})",
+        "its full weights, read back as they were given",
+        "launch without a dynamo backend, and with launch/deepspeed/student_zero2.json",
+    )

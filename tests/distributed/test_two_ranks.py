@@ -1,0 +1,78 @@
+"""Two ranks: what one of them meets alone ends on both, and nobody waits for long work in vain."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope="module")
+def ranks(tmp_path_factory) -> list[dict]:
+    output = tmp_path_factory.mktemp("ranks")
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+    result = subprocess.run(
+        [*command, str(Path(__file__).with_name("two_ranks.py")), str(output)],
+        cwd=ROOT,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert result.returncode == 0, result.stdout + result.stderr
+    return [json.loads((output / f"rank-{rank}.json").read_text()) for rank in (0, 1)]
+
+
+@pytest.mark.slow
+def test_an_exception_of_one_rank_is_one_error_on_all(ranks):
+    for rank in ranks:
+        assert rank["input"] == ["InputError", "value, expected another: change it"]
+        assert rank["main fails"] == ["InputError", "a, expected b: c"]
+        assert rank["none"] == []
+    assert ranks[0]["unsendable"] == ["OtherRankError", "rank 1: UnsendableError: odd"]
+    assert ranks[1]["unsendable"] == ["UnsendableError", "odd"]
+
+
+@pytest.mark.slow
+def test_work_of_rank_0_may_take_longer_than_a_collective(ranks):
+    assert [rank["long"] for rank in ranks] == [["done", False], [None, True]]
+    assert [rank["search"][0] for rank in ranks] == ["EvaluationStoppedError"] * 2
+
+
+@pytest.mark.slow
+def test_what_must_be_equal_is_compared(ranks):
+    for rank in ranks:
+        assert rank["equal"] == []
+        assert rank["unequal"][0] == "InputError"
+        assert "shards: not the same on rank 1 on" in rank["unequal"][1]
+
+
+@pytest.mark.slow
+def test_no_text_gets_another_texts_vector(ranks):
+    for rank, found in enumerate(ranks):
+        for number, cache in enumerate(found["caches"]):
+            assert cache["wrong"] == [], (rank, number)
+            # What was lacking when the cache was filled is there once it has been asked for.
+            assert cache["num"] == 64
+    assert ranks[0]["caches"][0]["absent"] == ["w010"]
+    for rank in ranks:
+        assert rank["unseen cache"][0] == "InputError"
+        assert "rank 1 on" in rank["unseen cache"][1]
+        assert "does not see 64 sentences" in rank["unseen cache"][1]
+
+
+@pytest.mark.slow
+def test_ranks_go_on_from_the_same_intact_checkpoint(ranks):
+    for rank in ranks:
+        assert rank["checkpoints"]["all"] == "step-3"
+        assert rank["checkpoints"]["unseen"] == "step-2"
+        assert rank["checkpoints"]["flipped"] == "step-2"
+        assert rank["checkpoints"]["none"][0] == "InputError"
+        assert rank["checkpoints"]["empty"] is None
