@@ -72,7 +72,9 @@ def command(world, name: str, launcher: list[str], *overrides: str) -> list[str]
     ]
 
 
-def run(command: list[str], cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
+def run(
+    command: list[str], cwd: Path = ROOT, timeout: float = 600
+) -> subprocess.CompletedProcess[str]:
     """Any command to its end, one thread a process; its status is the caller's to look at."""
     return subprocess.run(
         command,
@@ -80,13 +82,20 @@ def run(command: list[str], cwd: Path = ROOT) -> subprocess.CompletedProcess[str
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
-        timeout=600,
+        timeout=timeout,
         check=False,
     )
 
 
-def launch(world, name: str, launcher: list[str], *overrides: str, cwd: Path = ROOT) -> Finished:
-    result = run(command(world, name, launcher, *overrides), cwd)
+def launch(
+    world,
+    name: str,
+    launcher: list[str],
+    *overrides: str,
+    cwd: Path = ROOT,
+    timeout: float = 600,
+) -> Finished:
+    result = run(command(world, name, launcher, *overrides), cwd, timeout)
     assert result.returncode == 0, result.stdout + result.stderr
     return Finished(world.root / "runs" / name, result.stdout + result.stderr)
 

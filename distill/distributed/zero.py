@@ -49,6 +49,11 @@ class Engines:
     optimizer: Any
     zero_stage: int | None
 
+    @property
+    def scales_loss(self) -> bool:
+        """Whether the student's losses are scaled, as fp16 needs it; bf16 does not."""
+        return self.zero_stage is not None and bool(self.student.fp16_enabled())  # type: ignore[operator]
+
 
 def check_world(launch: LaunchSettings) -> None:
     """Compare the launcher's world with the recipe's, before any process group is made.
@@ -193,6 +198,17 @@ def prepare(
     accelerator._models.remove(engine)
     accelerator.deepspeed_config = plugins["student"].deepspeed_config
     return Engines(wrapped, engine, prepared, plugins["student"].zero_stage)
+
+
+def engine_grad_norm(engine: Any) -> float:
+    """Norm of the gradients that a DeepSpeed engine has just stepped on, before clipping.
+
+    Infinite where the engine left the step out: its own figure is then that of an earlier step.
+    """
+    if getattr(engine.optimizer, "overflow", False):
+        return float("inf")
+    norm = engine.get_global_grad_norm()
+    return 0.0 if norm is None else float(norm)
 
 
 def is_partitioned(module: nn.Module) -> bool:

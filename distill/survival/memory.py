@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+import psutil
 import torch
 
 from distill.errors import InputError
@@ -55,3 +56,8 @@ def _peak() -> str:
         return ""
     peak, total = torch.cuda.max_memory_allocated(), torch.cuda.mem_get_info()[1]
     return f" (peak {peak / 2**30:.1f} of {total / 2**30:.1f} GiB)"
+
+
+def resident_mib() -> float:
+    """Resident memory of this process, in MiB."""
+    return psutil.Process().memory_info().rss / 2**20

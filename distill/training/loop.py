@@ -18,12 +18,13 @@ from distill.checkpoints.checkpoint import TrainState
 from distill.checkpoints.saver import Saver
 from distill.distributed import collectives
 from distill.distributed.optimizer import learning_rate_at, set_learning_rate
-from distill.distributed.zero import Engines
+from distill.distributed.zero import Engines, engine_grad_norm
 from distill.embedding.encoding import EvaluationStoppedError
 from distill.monitoring import Curves, Progress, RunningMeans, Throughput, stream_figures
 from distill.recipe.recipe import Recipe
 from distill.stream.bitext import BitextStream
 from distill.survival.divergence import NonFiniteCount, NonFiniteGradientError
+from distill.survival.memory import resident_mib
 from distill.survival.stopping import StopFlag, StoppedWaitingError
 from distill.survival.watchdog import Watchdog
 from distill.training.steps import StepSource
@@ -119,6 +120,7 @@ def train(training: Training) -> bool:
 def _log(training: Training, values: dict[str, float]) -> str:
     """Write a step's figures to TensorBoard; those that a person wants on the screen."""
     values["train/skipped_steps"] = training.state.num_skipped_steps
+    values["perf/memory_mib"] = resident_mib()
     values.update(stream_figures(training.stream.drawn(), training.stream.faults))
     training.curves.scalars(values, training.state.step)
     return f"loss {values['train/loss']:.4f}, {values['perf/pairs_per_second']:.0f} pairs/s"
@@ -191,7 +193,9 @@ def _optimizer_step(training: Training, means: RunningMeans, throughput: Through
             grad_norm = _backward_and_step(training, micro.loss)
         if not math.isfinite(grad_norm):
             num_skipped_steps += 1
-            training.failures.add("gradient", step, [*keys, micro.keys])
+            # A scaler of fp16 losses finds its scale by overflowing, and gives up by itself.
+            if not training.engines.scales_loss:
+                training.failures.add("gradient", step, [*keys, micro.keys])
             # The whole step again, on the micro-batches that follow.
             keys = []
             continue
@@ -231,7 +235,7 @@ def _backward_and_step(training: Training, loss: Tensor) -> float:
     try:
         accelerator.backward(loss)  # DeepSpeed's clips and steps, too.
         if accelerator.sync_gradients and engines.zero_stage is not None:
-            norm = engines.student.get_global_grad_norm()  # type: ignore[operator]
+            norm = engine_grad_norm(engines.student)
         elif accelerator.sync_gradients:
             limit = training.recipe.optimizer.max_grad_norm or float("inf")
             norm = accelerator.clip_grad_norm_(engines.student.parameters(), limit)

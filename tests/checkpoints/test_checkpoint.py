@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from distill.checkpoints.checkpoint import (
     save_checkpoint,
 )
 from distill.checkpoints.loading import weights_only_loading
+from distill.checkpoints.resuming import newest_intact
 from distill.errors import InputError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -122,8 +124,68 @@ def test_the_settings_are_in_every_checkpoint(tmp_path):
     (tmp_path / "config.yaml").write_text("name: test\n")
     (path,) = save(tmp_path / "checkpoints", accelerator, 1)
     assert (path / "config.yaml").read_text() == "name: test\n"
-    assert json.loads((path / "state.json").read_text())["files"]["config.yaml"] == 11
+    assert json.loads((path / "state.json").read_text())["files"]["config.yaml"]["bytes"] == 11
     assert read_state(path) == state_of(1)
+
+
+def flip(path: Path) -> None:
+    """Change one bit in the middle of a file."""
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 4
+    path.write_bytes(content)
+
+
+def test_a_bit_in_any_file_of_a_checkpoint_is_noticed(tmp_path, capsys):
+    accelerator, _ = prepared()
+    (tmp_path / "config.yaml").write_text("name: test\n")
+    directory = tmp_path / "checkpoints"
+    save(directory, accelerator, 1, 2)
+    files = sorted(path.name for path in (directory / "step-2").iterdir())
+    assert {"model.safetensors", "optimizer.bin", "random_states_0.pkl", "state.json"} <= set(files)
+    for name in files:
+        whole = (directory / "step-2" / name).read_bytes()
+        assert newest_intact(directory).name == "step-2"
+        flip(directory / "step-2" / name)
+        assert newest_intact(directory).name == "step-1", name
+        assert name in capsys.readouterr().err
+        (directory / "step-2" / name).unlink()
+        assert newest_intact(directory).name == "step-1", name
+        (directory / "step-2" / name).write_bytes(whole)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["[]", "{}", '{"files": 3}', "", "nonsense", "[" * 100_000, '{"files": {"a": 3}}', "\x00"],
+)
+def test_a_state_that_is_none_is_passed_over(tmp_path, text):
+    accelerator, _ = prepared()
+    save(tmp_path, accelerator, 1, 2)
+    (tmp_path / "step-2/state.json").write_text(text)
+    assert newest_intact(tmp_path).name == "step-1"
+    with pytest.raises(InputError, match="remove this checkpoint"):
+        read_state(tmp_path / "step-2")
+
+
+def test_a_run_with_nothing_but_damaged_checkpoints_does_not_start_anew(tmp_path):
+    accelerator, _ = prepared()
+    (path,) = save(tmp_path, accelerator, 1)
+    flip(path / "model.safetensors")
+    with pytest.raises(InputError, match="no checkpoint can be used"):
+        newest_intact(tmp_path)
+    assert newest_intact(tmp_path / "new") is None
+
+
+@pytest.mark.parametrize("link", ["latest", "best"])
+def test_a_copy_that_followed_links_is_gone_on_from(tmp_path, link):
+    accelerator, _ = prepared()
+    (path,) = save(tmp_path, accelerator, 1)
+    shutil.rmtree(tmp_path / link, ignore_errors=True)
+    (tmp_path / link).unlink(missing_ok=True)
+    shutil.copytree(path, tmp_path / link)
+    state = state_of(2, best={"best_step": 2})
+    save_checkpoint(tmp_path, accelerator, state, keep_last=9)
+    assert os.readlink(tmp_path / link) == "step-2"
+    assert (tmp_path / f"{link}-copied/state.json").is_file()
 
 
 class Payload:

@@ -75,7 +75,7 @@ def step(built, numbers: list[float]) -> tuple[float, Numbers]:
 
     training = Part(
         accelerator=accelerator,
-        engines=Part(student=student, optimizer=optimizer, zero_stage=None),
+        engines=Part(student=student, optimizer=optimizer, zero_stage=None, scales_loss=False),
         recipe=Part(data=Part(accumulation_steps=ACCUMULATION), optimizer=Part(max_grad_norm=0.0)),
         state=TrainState(),
         watchdog=Part(stage=nothing),

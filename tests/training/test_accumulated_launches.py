@@ -1,0 +1,59 @@
+"""Accumulation, bf16 and repeated resumes through the real launcher, on two processes."""
+
+from __future__ import annotations
+
+import shutil
+
+import pytest
+import torch
+from launches import DDP, DEEPSPEED, PLAIN, ROOT, launch, stage
+
+pytestmark = pytest.mark.slow
+
+#: Two ranks x 2 pairs x 4 micro-batches: the 16 pairs of one process below.
+ACCUMULATED = ["data.micro_batch=2", "data.accumulation_steps=4", "evaluation.collections=[]"]
+ONE = ["data.micro_batch=16", "evaluation.collections=[]"]
+
+
+@pytest.fixture(scope="module")
+def one_process(tiny_world):
+    return torch.tensor(launch(tiny_world, "whole-batch", PLAIN, *ONE).curve("train/loss"))
+
+
+@pytest.mark.parametrize(
+    ("name", "launcher", "options"),
+    [("ddp", DDP, []), ("zero2", DEEPSPEED, stage(2)), ("zero3", DEEPSPEED, stage(3))],
+)
+def test_accumulated_steps_are_those_of_the_whole_batch(
+    tiny_world, one_process, name, launcher, options
+):
+    finished = launch(tiny_world, f"accumulated-{name}", launcher, *ACCUMULATED, *options)
+    losses = torch.tensor(finished.curve("train/loss"))
+    torch.testing.assert_close(losses, one_process, rtol=0, atol=1e-5)
+    assert min(finished.curve("train/grad_norm")) > 0
+
+
+def test_two_resumes_in_a_row_end_with_the_same_weights(tiny_world):
+    options = [*ACCUMULATED, *stage(2), "checkpoint.every_steps=2", "checkpoint.keep_last=9"]
+    finished = launch(tiny_world, "resumed-twice", DEEPSPEED, *options)
+    expected, losses = finished.weights(), finished.curve("train/loss")
+    for kept in (2, 4):
+        # The second resume starts from a checkpoint that a resumed run has written.
+        for path in (finished.directory / "checkpoints").glob("step-*"):
+            if int(path.name.removeprefix("step-")) > kept:
+                shutil.rmtree(path)
+        again = launch(tiny_world, "resumed-twice", DEEPSPEED, *options)
+        assert f"step {kept} of 6" in again.output
+        assert again.weights() == expected
+        assert again.curve("train/loss")[-2:] == losses[-2:]
+
+
+def test_bf16_through_the_json_trains_as_fp32_does(tiny_world, one_process):
+    path = ROOT / "launch/deepspeed/student_zero2_bf16.json"
+    finished = launch(
+        tiny_world, "bf16", DEEPSPEED, *ACCUMULATED, f"launch.student_deepspeed={path}"
+    )
+    losses = torch.tensor(finished.curve("train/loss"))
+    # bf16 keeps eight bits of a number.
+    torch.testing.assert_close(losses, one_process, rtol=0.02, atol=0.02)
+    assert losses[-1] < losses[0]
