@@ -14,7 +14,7 @@ from tqdm import tqdm
 from data_shards.build import BuildSettings, build
 from data_shards.cleaning import CleaningRules
 from data_shards.format import read_manifest
-from data_shards.readers import READERS, guess_format
+from data_shards.readers import BY_COLUMNS, BY_LANGUAGES, READERS, guess_format
 from data_shards.rows import BitextInput
 from data_shards.samples import first_samples
 from data_shards.specification import read_specification
@@ -118,6 +118,23 @@ def _input(arguments: argparse.Namespace, text: str) -> BitextInput:
     )
 
 
+def _require_use(arguments: argparse.Namespace, inputs: Sequence[BitextInput]) -> None:
+    """Check that what was said of columns and languages means something to one of the inputs."""
+    used = {
+        "languages": BY_LANGUAGES,
+        "source_column": BY_COLUMNS,
+        "target_column": BY_COLUMNS,
+        "origin_column": BY_COLUMNS,
+    }
+    for name, formats in used.items():
+        if getattr(arguments, name) and not any(item.format in formats for item in inputs):
+            raise InputError(
+                f"--{name.replace('_', '-')}: {getattr(arguments, name)!r} has no effect",
+                f"a --pair of format {', '.join(formats)}",
+                "leave it out, or name the format with --format",
+            )
+
+
 def _given(arguments: argparse.Namespace, names: Sequence[str]) -> dict[str, Any]:
     values = {name: getattr(arguments, name) for name in names}
     return {name: value for name, value in values.items() if value is not None}
@@ -128,6 +145,7 @@ def _build(arguments: argparse.Namespace) -> None:
     if arguments.spec:
         options |= read_specification(arguments.spec)
     listed = tuple(_input(arguments, text) for text in arguments.pair)
+    _require_use(arguments, listed)
     options["inputs"] = (*options.get("inputs", ()), *listed)
     options |= _given(arguments, [*(name for name, _, _ in _BUILD_OPTIONS), "overwrite"])
     flags = ["keep_identical", "check_script", "unescape_entities"]

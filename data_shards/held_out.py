@@ -61,8 +61,8 @@ def read_held_out(path: str) -> HeldOutList:
 
 
 def _is_sentence(text: str) -> bool:
-    """Whether a cell can be a sentence: not blank, not a number."""
-    return bool(text.strip()) and not text.strip().isdecimal()
+    """Whether a line or cell can be a sentence: not blank, not numbers alone."""
+    return not all(character.isspace() or character.isdecimal() for character in text)
 
 
 def _sentences(path: str) -> Iterator[list[str]]:

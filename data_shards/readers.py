@@ -33,6 +33,11 @@ _BY_SUFFIX = {
 }
 
 
+#: Formats that find the sides by language codes, and those that find them by columns or fields.
+BY_LANGUAGES = ("opus-zip", "tmx", "jsonl", "parquet", "huggingface")
+BY_COLUMNS = ("tsv", "jsonl", "parquet", "huggingface")
+
+
 def guess_format(paths: tuple[str, ...]) -> str:
     """The reader for these paths: two are aligned lines, one tells by its suffix.
 

@@ -107,5 +107,7 @@ def _fault(text: str) -> Fault | None:
     code = ord(bad[0])
     if bad[0] == NO_CHARACTER:
         return Fault("a character that the file's encoding or XML does not allow", "text")
-    kind = "half of a surrogate pair" if 0xD800 <= code < 0xE000 else "a control character"
+    kind = "a control character" if code < 0x20 else "a noncharacter"
+    if 0xD800 <= code < 0xE000:
+        kind = "half of a surrogate pair"
     return Fault(f"{kind}, U+{code:04X}", "text")

@@ -75,7 +75,7 @@ def read_tmx(item: BitextInput, policy: str) -> Iterator[Row]:
         for _, unit in parsed:
             number += 1
             variants = list(_variants(unit))
-            seen.update({language for language, _ in variants})
+            seen.update(list(dict.fromkeys(language for language, _ in variants)))
             source = _chosen(variants, codes[0], codes[1])
             target = _chosen(variants, codes[1], codes[0])
             if source is None or target is None:
