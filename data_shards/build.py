@@ -43,14 +43,13 @@ from data_shards.rows import BitextInput, Row
 from data_shards.runs import (
     ChunkRules,
     forget_runs,
-    is_whole,
     open_run,
     pairs_in_range,
     write_run,
 )
 from data_shards.space import require_space
 from data_shards.tarfiles import write_shard
-from data_shards.whole_files import whole_file
+from data_shards.whole_files import read_checked, write_checked
 from data_shards.workspace import Workspace
 from distill.errors import InputError
 from distill.languages import parse_pair
@@ -194,9 +193,10 @@ def _build_alone(
         )
         for pair in pairs
     }
-    records = _write_shards(plans, settings, workspace, progress)
+    _write_shards(plans, settings, workspace, progress)
     entries = {
-        pair: _pair_entry(pair, plan, settings, records, checksums) for pair, plan in plans.items()
+        pair: _pair_entry(pair, plan, settings, workspace, checksums)
+        for pair, plan in plans.items()
     }
     manifest = Manifest(workspace.fingerprint, settings.rules(), entries)
     write_manifest(settings.output, manifest)
@@ -234,7 +234,7 @@ def _write_runs(
             rows = read_rows(item, settings.cleaning.malformed)
             for number, chunk in enumerate(_chunks(rows)):
                 path = workspace.run_path(item.pair, file_number, number)
-                if not is_whole(path):
+                if read_checked(path) is None:
                     # Shards made from a run that was damaged since may be damaged too.
                     workspace.forget_shards()
                     yield path, item.pair, file_number, item.name, chunk, rules
@@ -258,46 +258,44 @@ def write_shard_of_runs(root: Path, record: Path, task: ShardTask, run_paths: li
     runs = [open_run(path) for path in run_paths]
     pairs, duplicates = pairs_in_range(runs, task.split, task.first_hash, task.last_hash)
     shard = write_shard(root, task.name, pairs)
-    with whole_file(record) as file:
-        file.write(json.dumps({"shard": asdict(shard), "duplicates": duplicates}).encode())
+    write_checked(record, json.dumps({"shard": asdict(shard), "duplicates": duplicates}).encode())
 
 
 def _write_shards(
     plans: dict[str, PairPlan], settings: BuildSettings, workspace: Workspace, progress: bool
-) -> dict[str, dict[str, Any]]:
-    """Write the shards that a killed build has not left whole; returns the records of all."""
+) -> None:
+    """Second pass: the shards that a killed build has not left whole."""
     listed = [(task, plan.runs) for plan in plans.values() for task in plan.tasks]
-    records: dict[str, dict[str, Any]] = {}
     with tqdm(desc="writing", unit=" shards", total=len(listed), disable=not progress) as bar:
 
         def tasks() -> Iterator[tuple[Any, ...]]:
             for task, runs in listed:
-                left = workspace.record(task.name)
-                if left is None:
+                if workspace.left_record(task.name) is None:
                     yield settings.output, workspace.record_path(task.name), task, runs
                 else:
-                    records[task.name] = left
                     bar.update()
 
         for _ in run_tasks(write_shard_of_runs, tasks(), settings.workers):
             bar.update()
-    for task, _ in listed:
-        if task.name not in records:
-            records[task.name] = json.loads(workspace.record_path(task.name).read_text())
-    return records
 
 
 def _pair_entry(
     pair: str,
     plan: PairPlan,
     settings: BuildSettings,
-    records: dict[str, dict[str, Any]],
+    workspace: Workspace,
     checksums: dict[str, str],
 ) -> PairEntry:
     shards: dict[str, list[Shard]] = {split: [] for split in SPLITS}
     duplicates = 0
     for task in plan.tasks:
-        record = records[task.name]
+        record = workspace.record(task.name)
+        if record is None:
+            raise InputError(
+                f"{workspace.record_path(task.name)}: changed since it was written",
+                "a folder that nothing else writes to",
+                "start the build again",
+            )
         shards[task.split].append(Shard(**record["shard"]))
         duplicates += record["duplicates"]
     dropped = plan.dropped + Counter({"duplicate": duplicates})

@@ -10,7 +10,6 @@ first), an array of `ROW_DTYPE` in the same order, and the texts one after anoth
 from __future__ import annotations
 
 import functools
-import hashlib
 import io
 import json
 from collections import Counter
@@ -33,7 +32,7 @@ from data_shards.cleaning import (
 )
 from data_shards.format import SPLITS, pack_key
 from data_shards.rows import Row
-from data_shards.whole_files import whole_file
+from data_shards.whole_files import write_checked
 from distill.languages import parse_pair
 
 ROW_DTYPE = np.dtype(
@@ -98,9 +97,7 @@ def write_run(
     records.sort(key=lambda record: record[:3])
     num_train = sum(record[0] == 0 for record in records)
     header = json.dumps(counts.as_json() | {"num_train": num_train}).encode() + b"\n"
-    body = header + _arrays_and_texts(records)
-    with whole_file(path) as file:
-        file.write(hashlib.sha256(body).hexdigest().encode() + b"\n" + body)
+    write_checked(path, header + _arrays_and_texts(records))
 
 
 def _cleaned(text: str, cleaning: CleaningRules) -> str:
@@ -143,16 +140,6 @@ class _Counts:
 
     def as_json(self) -> dict[str, Any]:
         return vars(self) | {"held_out_hits": sorted(self.held_out_hits)}
-
-
-def is_whole(path: Path) -> bool:
-    """Whether a run that a killed build left is there and as it was written."""
-    try:
-        data = path.read_bytes()
-    except FileNotFoundError:
-        return False
-    digest, _, body = data.partition(b"\n")
-    return hashlib.sha256(body).hexdigest().encode() == digest
 
 
 @dataclass(frozen=True)

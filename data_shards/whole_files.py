@@ -1,8 +1,12 @@
-"""Writes files at once or not at all, and says in one line when the disk takes no more."""
+"""Writes files at once or not at all, checked where a later build trusts them.
+
+Where the disk takes no more, one line says so.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -34,6 +38,22 @@ def whole_file(path: Path) -> Iterator[BinaryIO]:
         if isinstance(error, OSError):
             raise cannot_write(path, error) from error
         raise
+
+
+def write_checked(path: Path, body: bytes) -> None:
+    """Write a file whose first line is the SHA-256 of the rest."""
+    with whole_file(path) as file:
+        file.write(hashlib.sha256(body).hexdigest().encode() + b"\n" + body)
+
+
+def read_checked(path: Path) -> bytes | None:
+    """What `write_checked` wrote, or None if the file is missing or not as it was written."""
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        return None
+    digest, _, body = data.partition(b"\n")
+    return body if hashlib.sha256(body).hexdigest().encode() == digest else None
 
 
 def cannot_write(path: Path, error: OSError) -> InputError:

@@ -19,7 +19,7 @@ from data_shards.format import (
     read_manifest,
 )
 from data_shards.opening import sha256_of
-from data_shards.whole_files import PARTIAL, cannot_write, whole_file
+from data_shards.whole_files import PARTIAL, cannot_write, read_checked, whole_file
 from distill.errors import InputError
 
 
@@ -163,15 +163,19 @@ class Workspace:
         return self._folder / "shards" / (shard.replace("/", "_") + ".json")
 
     def record(self, shard: str) -> dict[str, Any] | None:
-        """The entry of a shard that is finished and as it was written, else None."""
+        """What is noted of a finished shard; None if it was not written."""
+        body = read_checked(self.record_path(shard))
+        return None if body is None else json.loads(body)
+
+    def left_record(self, shard: str) -> dict[str, Any] | None:
+        """What is noted of a shard that a killed build finished, if its files are as written."""
+        record = self.record(shard)
         try:
-            record: dict[str, Any] = json.loads(self.record_path(shard).read_text())
-            entry = record["shard"]
-            whole = (
-                sha256_of(self.output / shard) == entry["sha256"]
-                and sha256_of(self.output / index_name(shard)) == entry["index_sha256"]
+            whole = record is not None and (
+                sha256_of(self.output / shard) == record["shard"]["sha256"]
+                and sha256_of(self.output / index_name(shard)) == record["shard"]["index_sha256"]
             )
-        except (FileNotFoundError, ValueError, KeyError, TypeError):
+        except FileNotFoundError:
             return None
         return record if whole else None
 
