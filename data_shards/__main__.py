@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from tqdm import tqdm
 from data_shards.build import BuildSettings, build
 from data_shards.cleaning import CleaningRules
 from data_shards.format import read_manifest
-from data_shards.readers import READERS, guess_format
+from data_shards.readers import BY_COLUMNS, BY_LANGUAGES, READERS, guess_format
 from data_shards.rows import BitextInput
 from data_shards.samples import first_samples
 from data_shards.specification import read_specification
@@ -65,13 +66,25 @@ def _add_build(parser: argparse.ArgumentParser) -> None:
         help="bitext of a pair: sw-en=bitext.tsv, sw-en=corpus.sw,corpus.en, sw-en=- ...",
     )
     option("--format", choices=READERS, help="format of the files (default: by suffix)")
-    option("--source-column", default="", help="column of the source: number (tsv) or name")
+    option("--source-column", default="", help="column of the source: number or name in a header")
     option("--target-column", default="", help="column of the target")
     option("--origin-column", default="", help="column of the origin")
     option("--languages", metavar="SOURCE,TARGET", help="codes inside the file (zip, tmx, jsonl)")
     option("--licence", default="", help="licence of the text, noted in the manifest")
     option("--source-name", default="", help="name of the source, noted in the manifest")
     option("--held-out", action="append", metavar="FILE", help="drop pairs with its sentences")
+    option(
+        "--drop-pattern",
+        action="append",
+        metavar="REGEX",
+        help="drop pairs with a side in which it occurs",
+    )
+    option(
+        "--unescape-entities",
+        action="store_true",
+        default=None,
+        help="read &amp;amp; and other references of HTML as the characters they mean",
+    )
     for name, type_, text in (*_BUILD_OPTIONS, *_CLEANING_OPTIONS):
         option(f"--{name.replace('_', '-')}", type=type_, help=text)
     option("--keep-identical", action="store_true", default=None, help="keep equal sides")
@@ -105,6 +118,23 @@ def _input(arguments: argparse.Namespace, text: str) -> BitextInput:
     )
 
 
+def _require_use(arguments: argparse.Namespace, inputs: Sequence[BitextInput]) -> None:
+    """Check that what was said of columns and languages means something to one of the inputs."""
+    used = {
+        "languages": BY_LANGUAGES,
+        "source_column": BY_COLUMNS,
+        "target_column": BY_COLUMNS,
+        "origin_column": BY_COLUMNS,
+    }
+    for name, formats in used.items():
+        if getattr(arguments, name) and not any(item.format in formats for item in inputs):
+            raise InputError(
+                f"--{name.replace('_', '-')}: {getattr(arguments, name)!r} has no effect",
+                f"a --pair of format {', '.join(formats)}",
+                "leave it out, or name the format with --format",
+            )
+
+
 def _given(arguments: argparse.Namespace, names: Sequence[str]) -> dict[str, Any]:
     values = {name: getattr(arguments, name) for name in names}
     return {name: value for name, value in values.items() if value is not None}
@@ -115,18 +145,25 @@ def _build(arguments: argparse.Namespace) -> None:
     if arguments.spec:
         options |= read_specification(arguments.spec)
     listed = tuple(_input(arguments, text) for text in arguments.pair)
+    _require_use(arguments, listed)
     options["inputs"] = (*options.get("inputs", ()), *listed)
     options |= _given(arguments, [*(name for name, _, _ in _BUILD_OPTIONS), "overwrite"])
-    names = [*(name for name, _, _ in _CLEANING_OPTIONS), "keep_identical", "check_script"]
+    flags = ["keep_identical", "check_script", "unescape_entities"]
+    names = [*(name for name, _, _ in _CLEANING_OPTIONS), *flags]
     cleaning = vars(options.get("cleaning", CleaningRules())) | _given(arguments, names)
+    cleaning["drop_patterns"] = (*cleaning["drop_patterns"], *(arguments.drop_pattern or ()))
     options["cleaning"] = CleaningRules(**cleaning)
     if arguments.held_out:
         options["held_out"] = (*options.get("held_out", ()), *arguments.held_out)
     settings = BuildSettings(output=arguments.output, **options)
-    manifest, built = build(settings, progress=not arguments.quiet)
+    manifest, built = build(settings, progress=not arguments.quiet, report=_note)
     print(manifest_table(manifest))
     if not built:
         print(f"{settings.output}: up to date, nothing to build")
+
+
+def _note(text: str) -> None:
+    print(f"note: {text}", file=sys.stderr)
 
 
 def _inspect(arguments: argparse.Namespace) -> None:

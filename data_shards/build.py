@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import uuid
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -19,7 +20,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from data_shards.cleaning import REASONS, CleaningRules, held_out_hashes
+from data_shards.cleaning import REASONS, CleaningRules
 from data_shards.format import (
     FORMAT_VERSION,
     SPLITS,
@@ -31,19 +32,30 @@ from data_shards.format import (
     Split,
     write_manifest,
 )
-from data_shards.identification import require_identifier, scripts_of
+from data_shards.held_out import HeldOutList, read_held_out
+from data_shards.identification import require_identifier, script_of
 from data_shards.opening import STDIN, is_local_file, require_file, sha256_of
 from data_shards.parallel import run_tasks
 from data_shards.partition import PairPlan, ShardTask, plan_pair
-from data_shards.readers import read_held_out, read_rows
+from data_shards.readers import read_rows
+from data_shards.reports import matches
 from data_shards.rows import BitextInput, Row
-from data_shards.runs import ChunkRules, forget_runs, open_run, pairs_in_range, write_run
+from data_shards.runs import (
+    ChunkRules,
+    forget_runs,
+    open_run,
+    pairs_in_range,
+    write_run,
+)
 from data_shards.space import require_space
 from data_shards.tarfiles import write_shard
+from data_shards.whole_files import read_checked, write_checked
 from data_shards.workspace import Workspace
 from distill.errors import InputError
 from distill.languages import parse_pair
 
+# Counts how input is read: a later reading of the same files is another build.
+_READING = 2
 #: Rows a worker cleans at once: some 5 MB of text.
 CHUNK_ROWS = 20_000
 
@@ -97,14 +109,15 @@ class BuildSettings:
         languages = tuple({code: None for pair in pairs for code in (pair.source, pair.target)})
         if self.cleaning.check_script:
             for language in languages:
-                scripts_of(language)
+                script_of(language)
         if self.cleaning.language_identifier == "lingua":
             require_identifier(languages)
 
     def rules(self) -> dict[str, Any]:
         """The settings that decide what the shards contain, for the manifest."""
+        patterns = list(self.cleaning.drop_patterns)
         return {
-            "cleaning": asdict(self.cleaning),
+            "cleaning": asdict(self.cleaning) | {"drop_patterns": patterns},
             "dev_fraction": self.dev_fraction,
             "num_shards": self.num_shards,
             "pairs_per_shard": self.pairs_per_shard,
@@ -112,18 +125,21 @@ class BuildSettings:
         }
 
 
-def build(settings: BuildSettings, progress: bool = True) -> tuple[Manifest, bool]:
+def build(
+    settings: BuildSettings, progress: bool = True, report: Callable[[str], None] | None = None
+) -> tuple[Manifest, bool]:
     """Build the shards of all pairs.
 
     Args:
         settings: what to build.
         progress: show progress bars on standard error.
+        report: takes a line of what held-out lists and patterns matched and what was malformed.
 
     Returns:
         The manifest, and whether anything was built: the same build is not done twice.
 
     Raises:
-        InputError: bad input, no space, or another build's shards in the way.
+        InputError: bad input, no space, or another build or its shards in the way.
     """
     for item in settings.inputs:
         for path in item.paths:
@@ -136,15 +152,34 @@ def build(settings: BuildSettings, progress: bool = True) -> tuple[Manifest, boo
         for path in item.paths
         if is_local_file(path)
     }
-    fingerprint = _fingerprint(settings, checksums)
-    workspace = Workspace(settings.output, fingerprint)
+    workspace = Workspace(settings.output, _fingerprint(settings, checksums))
     existing = workspace.existing(settings.overwrite)
     if existing is not None:
         return existing, False
+    held_out = [read_held_out(path) for path in settings.held_out]
     require_space(settings.inputs, settings.output, settings.cleaning.malformed)
-    workspace.open()
-    held_out = held_out_hashes(text for path in settings.held_out for text in read_held_out(path))
-    rules = ChunkRules(settings.cleaning, held_out, settings.dev_fraction)
+    with workspace.alone():
+        # Another build may have ended since.
+        existing = workspace.existing(settings.overwrite)
+        if existing is None:
+            workspace.open(settings.overwrite)
+            built = _build_alone(settings, workspace, checksums, held_out, progress, report)
+        workspace.close()
+    return (built, True) if existing is None else (existing, False)
+
+
+def _build_alone(
+    settings: BuildSettings,
+    workspace: Workspace,
+    checksums: dict[str, str],
+    held_out: list[HeldOutList],
+    progress: bool,
+    report: Callable[[str], None] | None,
+) -> Manifest:
+    hashes = frozenset(
+        hashed for listed in held_out for sentence in listed.sentences for hashed in sentence
+    )
+    rules = ChunkRules(settings.cleaning, hashes, settings.dev_fraction)
     _write_runs(settings, workspace, rules, progress)
     pairs = dict.fromkeys(item.pair for item in settings.inputs)
     plans = {
@@ -163,11 +198,14 @@ def build(settings: BuildSettings, progress: bool = True) -> tuple[Manifest, boo
         pair: _pair_entry(pair, plan, settings, workspace, checksums)
         for pair, plan in plans.items()
     }
-    manifest = Manifest(fingerprint, settings.rules(), entries)
+    manifest = Manifest(workspace.fingerprint, settings.rules(), entries)
     write_manifest(settings.output, manifest)
+    if report is not None:
+        runs = [open_run(path) for plan in plans.values() for path in plan.runs]
+        for line in matches(runs, held_out, settings.cleaning.drop_patterns):
+            report(line)
     forget_runs()
-    workspace.close()
-    return manifest, True
+    return manifest
 
 
 def _fingerprint(settings: BuildSettings, checksums: dict[str, str]) -> str:
@@ -176,7 +214,7 @@ def _fingerprint(settings: BuildSettings, checksums: dict[str, str]) -> str:
         for item in settings.inputs
     ]
     held_out = [sha256_of(path) for path in settings.held_out]
-    described = [FORMAT_VERSION, settings.rules(), inputs, held_out]
+    described = [FORMAT_VERSION, _READING, settings.rules(), inputs, held_out]
     if any(path == STDIN for item in settings.inputs for path in item.paths):
         # What comes in next time is not known to be the same: such a build is never resumed.
         described.append(uuid.uuid4().hex)
@@ -196,7 +234,9 @@ def _write_runs(
             rows = read_rows(item, settings.cleaning.malformed)
             for number, chunk in enumerate(_chunks(rows)):
                 path = workspace.run_path(item.pair, file_number, number)
-                if not path.exists():
+                if read_checked(path) is None:
+                    # Shards made from a run that was damaged since may be damaged too.
+                    workspace.forget_shards()
                     yield path, item.pair, file_number, item.name, chunk, rules
                 bar.update(len(chunk))
 
@@ -218,25 +258,22 @@ def write_shard_of_runs(root: Path, record: Path, task: ShardTask, run_paths: li
     runs = [open_run(path) for path in run_paths]
     pairs, duplicates = pairs_in_range(runs, task.split, task.first_hash, task.last_hash)
     shard = write_shard(root, task.name, pairs)
-    partial = record.with_name(record.name + ".partial")
-    partial.write_text(json.dumps({"shard": asdict(shard), "duplicates": duplicates}))
-    partial.replace(record)
+    write_checked(record, json.dumps({"shard": asdict(shard), "duplicates": duplicates}).encode())
 
 
 def _write_shards(
     plans: dict[str, PairPlan], settings: BuildSettings, workspace: Workspace, progress: bool
 ) -> None:
-    total = sum(len(plan.tasks) for plan in plans.values())
-    with tqdm(desc="writing", unit=" shards", total=total, disable=not progress) as bar:
+    """Second pass: the shards that a killed build has not left whole."""
+    listed = [(task, plan.runs) for plan in plans.values() for task in plan.tasks]
+    with tqdm(desc="writing", unit=" shards", total=len(listed), disable=not progress) as bar:
 
         def tasks() -> Iterator[tuple[Any, ...]]:
-            for plan in plans.values():
-                for task in plan.tasks:
-                    record = workspace.record_path(task.name)
-                    if record.exists():
-                        bar.update()
-                    else:
-                        yield settings.output, record, task, plan.runs
+            for task, runs in listed:
+                if workspace.left_record(task.name) is None:
+                    yield settings.output, workspace.record_path(task.name), task, runs
+                else:
+                    bar.update()
 
         for _ in run_tasks(write_shard_of_runs, tasks(), settings.workers):
             bar.update()
@@ -252,7 +289,13 @@ def _pair_entry(
     shards: dict[str, list[Shard]] = {split: [] for split in SPLITS}
     duplicates = 0
     for task in plan.tasks:
-        record = json.loads(workspace.record_path(task.name).read_text())
+        record = workspace.record(task.name)
+        if record is None:
+            raise InputError(
+                f"{workspace.record_path(task.name)}: changed since it was written",
+                "a folder that nothing else writes to",
+                "start the build again",
+            )
         shards[task.split].append(Shard(**record["shard"]))
         duplicates += record["duplicates"]
     dropped = plan.dropped + Counter({"duplicate": duplicates})
@@ -263,7 +306,7 @@ def _pair_entry(
     }
     codes = parse_pair(pair)
     sources = [
-        Source(Path(path).name, checksums.get(path, ""), item.licence, item.name)
+        Source(_base_name(path), checksums.get(path, ""), item.licence, item.name)
         for item in settings.inputs
         if item.pair == pair
         for path in item.paths
@@ -273,3 +316,8 @@ def _pair_entry(
     return PairEntry(
         codes.source, codes.target, splits, sources, Counts(plan.read, kept, by_reason)
     )
+
+
+def _base_name(path: str) -> str:
+    """A file's name as text; bytes in it that are no UTF-8 become U+FFFD."""
+    return os.fsencode(Path(path).name).decode("utf-8", "replace")

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
+import html
+import re
 import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass, fields
@@ -15,6 +18,7 @@ from distill.languages import LanguagePair
 REASONS = (
     "malformed",
     "empty",
+    "pattern",
     "too_long",
     "length_ratio",
     "identical",
@@ -44,6 +48,10 @@ class CleaningRules:
     lingua-language-detector is sure is in another language."""
     malformed: str = "error"
     """"error": a line that cannot be read ends the build; "drop": it is dropped and counted."""
+    unescape_entities: bool = False
+    """Read ``&amp;`` and other references of HTML in the texts as the characters they mean."""
+    drop_patterns: tuple[str, ...] = ()
+    """Regular expressions; a pair is dropped if one of them occurs in a side."""
 
     def __post_init__(self) -> None:
         if self.max_characters < 1:
@@ -64,6 +72,33 @@ class CleaningRules:
             if field.name in choices and value not in choices[field.name]:
                 expected = " or ".join(choices[field.name])
                 raise InputError(f"{field.name}: {value!r}", expected, "choose one of these")
+        for pattern in self.drop_patterns:
+            try:
+                compiled(pattern)
+            except (re.error, OverflowError, RecursionError) as error:
+                found = f"drop_patterns: {pattern[:80]!r}: {error}"
+                raise InputError(found, "a regular expression", "correct it") from error
+
+
+@functools.lru_cache(maxsize=256)
+def compiled(pattern: str) -> re.Pattern[str]:
+    """A pattern of `CleaningRules.drop_patterns`, ready to search."""
+    return re.compile(pattern)
+
+
+_ENTITY = re.compile(r"&(?:#[0-9]{1,8}|#[xX][0-9A-Fa-f]{1,8}|[A-Za-z][A-Za-z0-9]{0,31});")
+# How often a text was escaped; in crawled bitext twice is common.
+_MOST_ESCAPES = 4
+
+
+def unescaped(text: str) -> str:
+    """A text with the characters that its references of HTML mean, were they escaped twice."""
+    for _ in range(_MOST_ESCAPES):
+        read = _ENTITY.sub(lambda match: html.unescape(match[0]), text)
+        if read == text:
+            break
+        text = read
+    return text
 
 
 def normalise(text: str) -> str:
@@ -96,9 +131,14 @@ def text_hash(*texts: str) -> int:
     return int.from_bytes(hashlib.blake2b(joined, digest_size=8).digest(), "little")
 
 
+# Apostrophes, primes and rings that count as letters (ng\u02bcombe, o\u02bbzbek), the saltillo, the
+# Arabic stretching mark: where people write one of them, others write a sign or nothing.
+_APOSTROPHES = dict.fromkeys([*range(0x2B9, 0x2C2), 0x2C8, 0x2CA, 0x2CB, 0xA78B, 0xA78C, 0x640])
+
+
 def held_out_hash(text: str) -> int:
     """Hash of a text without case, punctuation and spacing, by which leakage is recognised."""
-    folded = unicodedata.normalize("NFKC", text).casefold()
+    folded = unicodedata.normalize("NFKC", text).casefold().translate(_APOSTROPHES)
     kept = "".join(
         character
         for character in folded
@@ -122,6 +162,10 @@ def drop_reason(
     """
     if not source or not target:
         return "empty"
+    if any(
+        compiled(each).search(text) for each in rules.drop_patterns for text in (source, target)
+    ):
+        return "pattern"
     shorter, longer = sorted((len(source), len(target)))
     if longer > rules.max_characters:
         return "too_long"

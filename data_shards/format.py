@@ -15,13 +15,15 @@ and know its length beforehand.
 from __future__ import annotations
 
 import json
-import os
+import re
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from data_shards.foreign import parse_json
+from data_shards.whole_files import whole_file
 from distill.errors import InputError
 from distill.languages import parse_pair
 
@@ -137,15 +139,15 @@ class Manifest:
     format_version: int = FORMAT_VERSION
 
 
+class ShardNameError(InputError):
+    """A manifest names a file that is no shard of its pair and split."""
+
+
 def write_manifest(root: Path, manifest: Manifest) -> None:
     """Write ``manifest.json`` at once or not at all: a reader never sees half of it."""
-    beside = root / f"{MANIFEST_NAME}.partial"
-    with beside.open("w", encoding="utf-8") as file:
-        json.dump(asdict(manifest), file, ensure_ascii=False, indent=1)
-        file.write("\n")
-        file.flush()
-        os.fsync(file.fileno())
-    beside.replace(root / MANIFEST_NAME)
+    text = json.dumps(asdict(manifest), ensure_ascii=False, indent=1) + "\n"
+    with whole_file(root / MANIFEST_NAME) as file:
+        file.write(text.encode("utf-8"))
 
 
 def parse_manifest(text: str, where: str) -> Manifest:
@@ -156,12 +158,12 @@ def parse_manifest(text: str, where: str) -> Manifest:
         where: path or URL it came from, for error messages.
 
     Raises:
-        InputError: no JSON, another version, or a key missing.
+        InputError: no JSON, another version, a key missing, or a shard's name that is none.
     """
     rebuild = "build the shards again with distill shards build"
     try:
-        raw = json.loads(text)
-    except json.JSONDecodeError as error:
+        raw = parse_json(text)
+    except ValueError as error:
         raise InputError(f"{where}: {error}", "a manifest in JSON", rebuild) from error
     version = raw.get("format_version") if isinstance(raw, dict) else None
     if version != FORMAT_VERSION:
@@ -171,6 +173,8 @@ def parse_manifest(text: str, where: str) -> Manifest:
     try:
         pairs = {code: _parse_pair_entry(code, entry) for code, entry in raw["pairs"].items()}
         return Manifest(raw["fingerprint"], raw["settings"], pairs)
+    except InputError as error:
+        raise type(error)(f"{where}: {error.found}", error.expected, error.remedy) from error
     except (KeyError, TypeError, AttributeError) as error:
         found = f"{where}: {type(error).__name__} {error}"
         raise InputError(found, "the keys of data_shards.format.Manifest", rebuild) from error
@@ -179,7 +183,9 @@ def parse_manifest(text: str, where: str) -> Manifest:
 def _parse_pair_entry(code: str, entry: dict[str, Any]) -> PairEntry:
     parse_pair(code, "manifest")
     splits = {
-        name: Split(split["num_pairs"], [Shard(**shard) for shard in split["shards"]])
+        name: Split(
+            split["num_pairs"], [_parse_shard(code, name, each) for each in split["shards"]]
+        )
         for name, split in entry["splits"].items()
     }
     return PairEntry(
@@ -189,6 +195,19 @@ def _parse_pair_entry(code: str, entry: dict[str, Any]) -> PairEntry:
         sources=[Source(**source) for source in entry["sources"]],
         counts=Counts(**entry["counts"]),
     )
+
+
+def _parse_shard(pair: str, split: str, entry: dict[str, Any]) -> Shard:
+    """A shard's entry; its name is a path that readers open and builds delete, so it is checked."""
+    shard = Shard(**entry)
+    pattern = rf"{pair}/{split}-[0-9]{{6,}}\.tar(\.gz)?"
+    if split not in SPLITS or not re.fullmatch(pattern, shard.name):
+        raise ShardNameError(
+            f"shard {shard.name!r}",
+            f"a name such as {shard_name(pair, SPLITS[0], 0)}",
+            "do not trust these shards: fetch them again, or build them",
+        )
+    return shard
 
 
 def read_manifest(root: Path | str) -> Manifest:

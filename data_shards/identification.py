@@ -3,57 +3,20 @@
 from __future__ import annotations
 
 import functools
-import unicodedata
 from typing import Any
+
+import langcodes
+import regex
+from langcodes.data_dicts import LIKELY_SUBTAGS
 
 from distill.errors import InputError
 
-# First word of the Unicode names of a script's letters, by ISO 639 code.
-_LATIN = (
-    "af az bs ca cs cy da de en es et eu fi fil fr ga gl ha hr ht hu id ig is it jv kin ku lg ln "
-    "lt lv mg ms mt nb nl nn no ny om pl pt qu rn ro rw sk sl sn so sq st su sv sw tl tn tr ts uz "
-    "ve vi wo xh yo zu"
-)
-_SCRIPTS: dict[str, frozenset[str]] = {code: frozenset({"LATIN"}) for code in _LATIN.split()} | {
-    code: frozenset(scripts.split())
-    for codes, scripts in (
-        ("ar fa ps ur sd ug", "ARABIC"),
-        ("hi mr ne sa mai bho", "DEVANAGARI"),
-        ("be bg kk ky mk mn ru tg uk", "CYRILLIC"),
-        ("am ti", "ETHIOPIC"),
-        ("bn as", "BENGALI"),
-        ("zh", "CJK"),
-        ("ja", "CJK HIRAGANA KATAKANA"),
-        ("ko", "HANGUL CJK"),
-        ("el", "GREEK"),
-        ("gu", "GUJARATI"),
-        ("he yi", "HEBREW"),
-        ("hy", "ARMENIAN"),
-        ("ka", "GEORGIAN"),
-        ("km", "KHMER"),
-        ("kn", "KANNADA"),
-        ("lo", "LAO"),
-        ("ml", "MALAYALAM"),
-        ("my", "MYANMAR"),
-        ("or", "ORIYA"),
-        ("pa", "GURMUKHI"),
-        ("si", "SINHALA"),
-        ("ta", "TAMIL"),
-        ("te", "TELUGU"),
-        ("th", "THAI"),
-    )
-    for code in codes.split()
-}
-# ISO 15924 codes that a pair may carry (sr_Cyrl).
-_BY_SCRIPT_CODE = {
-    "Latn": "LATIN",
-    "Cyrl": "CYRILLIC",
-    "Arab": "ARABIC",
-    "Deva": "DEVANAGARI",
-    "Hans": "CJK",
-    "Hant": "CJK",
-    "Beng": "BENGALI",
-    "Ethi": "ETHIOPIC",
+# Scripts of ISO 15924 that are several of Unicode's.
+_MIXED_SCRIPTS = {
+    "Hans": ("Hani",),
+    "Hant": ("Hani",),
+    "Jpan": ("Hani", "Hira", "Kana"),
+    "Kore": ("Hang", "Hani"),
 }
 _LEAST_SHARE = 0.5
 
@@ -65,37 +28,55 @@ _LEAST_CONFIDENCE = 0.05
 _LIKELY_OTHERS = ("en", "fr", "de", "es", "pt", "ar", "ru", "id")
 
 
-def scripts_of(language: str) -> frozenset[str]:
-    """Scripts in which a language is written.
+def script_of(language: str) -> str:
+    """The script (ISO 15924) of a pair's language: as its code says, else as CLDR has it.
+
+    Args:
+        language: a code such as ``sw``, ``kan``, ``sr_Cyrl`` or ``zh_TW``.
 
     Raises:
-        InputError: the language is not in the table and its code names no script.
+        InputError: the code names no script and CLDR does not know the language.
     """
-    code, _, suffix = language.partition("_")
-    if suffix in _BY_SCRIPT_CODE:
-        return frozenset({_BY_SCRIPT_CODE[suffix]})
-    if code not in _SCRIPTS:
-        raise InputError(
-            f"check_script: the script of {language!r} is not known",
-            "a language of data_shards.identification",
-            f"write the script in the pair's code, such as {code}_Latn, or leave the check out",
+    try:
+        tag = langcodes.Language.get(language.replace("_", "-")).prefer_macrolanguage()
+        known = any(
+            broader in LIKELY_SUBTAGS and not broader.startswith("und")
+            for broader in tag.broader_tags()
         )
-    return _SCRIPTS[code]
+        script = tag.script or (tag.maximize().script if known else None)
+        if script is not None:
+            _letters_of(script)
+            return str(script)
+    except (langcodes.LanguageTagError, regex.error):
+        pass
+    code = language.partition("_")[0]
+    raise InputError(
+        f"check_script: the script of {language!r} is not known",
+        "a language of Unicode's CLDR, or a code with its script",
+        f"write the script in the pair's code, such as {code}_Latn if it is written in Latin "
+        "letters, or leave the check out",
+    )
 
 
-@functools.lru_cache(maxsize=1 << 14)
-def _script_of(character: str) -> str:
-    return unicodedata.name(character, "").partition(" ")[0]
+@functools.lru_cache(maxsize=256)
+def _letters_of(script: str) -> regex.Pattern[str]:
+    scripts = "".join(rf"\p{{scx={each}}}" for each in _MIXED_SCRIPTS.get(script, (script,)))
+    return regex.compile(rf"(?V1)[\p{{L}}&&[{scripts}]]")
+
+
+_LETTER = regex.compile(r"\p{L}")
+
+
+@functools.lru_cache(maxsize=256)
+def _letters_of_language(language: str) -> regex.Pattern[str]:
+    return _letters_of(script_of(language))
 
 
 def in_wrong_script(text: str, language: str) -> bool:
     """Whether less than half of the letters are of the language's script. No letters: False."""
-    letters = [character for character in text if character.isalpha()]
-    if not letters:
-        return False
-    scripts = scripts_of(language)
-    right = sum(_script_of(character) in scripts for character in letters)
-    return right < _LEAST_SHARE * len(letters)
+    letters = len(_LETTER.findall(text))
+    right = len(_letters_of_language(language).findall(text))
+    return right < _LEAST_SHARE * letters
 
 
 def require_identifier(languages: tuple[str, ...]) -> None:
@@ -114,12 +95,22 @@ def require_identifier(languages: tuple[str, ...]) -> None:
         ) from error
     known = {language.iso_code_639_1.name.lower() for language in lingua.Language.all()}
     for language in languages:
-        if language.partition("_")[0] not in known:
+        if _two_letters(language) not in known:
             raise InputError(
                 f"language_identifier lingua: {language!r}",
                 f"one of its {len(known)} languages",
                 "leave the check out for this pair",
             )
+
+
+@functools.lru_cache(maxsize=256)
+def _two_letters(language: str) -> str:
+    """The code of ISO 639-1 where there is one: ``kn`` for ``kan_Knda``."""
+    code = language.partition("_")[0]
+    try:
+        return str(langcodes.Language.get(code).prefer_macrolanguage().language)
+    except langcodes.LanguageTagError:
+        return code
 
 
 @functools.lru_cache(maxsize=8)
@@ -142,7 +133,7 @@ def in_wrong_language(text: str, language: str, other: str) -> bool:
         return False
     import lingua
 
-    code, other_code = language.partition("_")[0], other.partition("_")[0]
+    code, other_code = _two_letters(language), _two_letters(other)
     candidates = tuple(sorted({code, other_code, *_LIKELY_OTHERS}))
     expected = lingua.Language.from_iso_code_639_1(getattr(lingua.IsoCode639_1, code.upper()))
     confidence = _detector(candidates).compute_language_confidence(text, expected)

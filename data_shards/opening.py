@@ -8,12 +8,13 @@ import gzip
 import hashlib
 import io
 import lzma
+import shlex
 import sys
-import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
+from data_shards.foreign import one_line
 from distill.errors import InputError
 
 STDIN = "-"
@@ -35,6 +36,9 @@ def require_file(path: str) -> None:
     if not is_local_file(path):
         return
     file = Path(path)
+    if "://" in path:
+        remedy = "download it, or send it through a pipe with --pair PAIR=-"
+        raise InputError(f"{path}: not on this machine", "a file of bitext", remedy)
     if not file.exists():
         raise InputError(f"{path}: no such file", "a file of bitext", "correct the path")
     if not file.is_file():
@@ -44,7 +48,8 @@ def require_file(path: str) -> None:
     try:
         file.open("rb").close()
     except PermissionError as error:
-        raise InputError(f"{path}: no permission", "a readable file", "chmod u+r it") from error
+        remedy = f"run chmod u+r {shlex.quote(path)}"
+        raise InputError(f"{path}: no permission", "a readable file", remedy) from error
 
 
 @contextlib.contextmanager
@@ -54,13 +59,8 @@ def open_bytes(path: str) -> Iterator[BinaryIO]:
     Raises:
         InputError: the compressed data is damaged or cut off, or its reader not installed.
     """
-    remedy = "fetch the file again, or correct its suffix"
-    try:
-        with _opener(path) as file:
-            yield file
-    except (EOFError, zlib.error, lzma.LZMAError, gzip.BadGzipFile) as error:
-        expected = f"whole {Path(path).suffix} data"
-        raise InputError(f"{path}: {error}", expected, remedy) from error
+    with one_line("compression", path), _opener(path) as file:
+        yield file
 
 
 @contextlib.contextmanager
@@ -93,12 +93,10 @@ def _open_zstandard(path: str) -> Iterator[BinaryIO]:
         raise InputError(
             f"{path}: zstandard is not installed", "the package", "pip install zstandard"
         ) from error
-    try:
-        with open(path, "rb") as file:
-            yield io.BufferedReader(_Frames(file, zstandard.ZstdDecompressor()))
-    except zstandard.ZstdError as error:
-        found = f"{path}: {error}"
-        raise InputError(found, "whole .zst data", "fetch the file again") from error
+    # The longest window that zstd itself writes (--long=31), not the 128 MiB of its default.
+    longest = zstandard.ZstdDecompressor(max_window_size=1 << 31)
+    with open(path, "rb") as file:
+        yield io.BufferedReader(_Frames(file, longest))
 
 
 class _Frames(io.RawIOBase):

@@ -42,5 +42,6 @@ def run_tasks(
                 future.result()
                 yield
         except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
+            # Waits for the tasks under way: what they write is whole or gone when this ends.
+            pool.shutdown(wait=True, cancel_futures=True)
             raise

@@ -91,8 +91,10 @@ def _require_kept_rows(pair: str, inputs: Sequence[BitextInput], runs: list[Run]
             counts = sum((Counter(run.dropped) for run in of_file), Counter[str]())
             reasons = ", ".join(f"{reason} {count}" for reason, count in counts.most_common())
             read_here = sum(run.read for run in of_file)
+            first = next((run.first_malformed for run in of_file if run.first_malformed), "")
             raise InputError(
-                f"{item.where}: all of {read_here} lines dropped ({reasons})",
+                f"{item.where}: all of {read_here} lines dropped ({reasons or 'there are none'})"
+                + (f", the first malformed: {first}" if first else ""),
                 f"pairs of {pair}",
                 "check the columns, the pair's direction and the limits of cleaning",
             )

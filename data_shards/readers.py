@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from data_shards.opening import COMPRESSED_SUFFIXES, HUGGING_FACE, STDIN, open_bytes
+from data_shards.opening import COMPRESSED_SUFFIXES, HUGGING_FACE, STDIN
 from data_shards.plain_text import read_moses, read_opus_zip, read_tsv
-from data_shards.rows import BitextInput, Row, lines_of
-from data_shards.structured import (
-    read_hugging_face,
-    read_jsonl,
-    read_parquet,
-    read_tmx,
-)
+from data_shards.rows import BitextInput, Row, judged
+from data_shards.structured import read_hugging_face, read_jsonl, read_parquet
+from data_shards.tmx import read_tmx
 from distill.errors import InputError
 
 READERS: dict[str, Callable[[BitextInput, str], Iterator[Row]]] = {
@@ -36,6 +31,11 @@ _BY_SUFFIX = {
     ".tmx": "tmx",
     ".parquet": "parquet",
 }
+
+
+#: Formats that find the sides by language codes, and those that find them by columns or fields.
+BY_LANGUAGES = ("opus-zip", "tmx", "jsonl", "parquet", "huggingface")
+BY_COLUMNS = ("tsv", "jsonl", "parquet", "huggingface")
 
 
 def guess_format(paths: tuple[str, ...]) -> str:
@@ -78,20 +78,4 @@ def read_rows(item: BitextInput, policy: str) -> Iterator[Row]:
             "one file, or two of format moses",
             "repeat --pair for further files",
         )
-    return READERS[item.format](item, policy)
-
-
-def read_held_out(path: str) -> Iterator[str]:
-    """Held-out sentences: one a line, or ``{"text": ...}`` a line where the name has .jsonl."""
-    is_json = ".jsonl" in Path(path).suffixes
-    with open_bytes(path) as file:
-        for number, line in lines_of(file, path):
-            if not is_json:
-                yield line
-                continue
-            try:
-                text = json.loads(line)["text"]
-            except (json.JSONDecodeError, KeyError, TypeError) as error:
-                found = f"{path}:{number}: {type(error).__name__} {error}"
-                raise InputError(found, 'an object with "text"', "correct the line") from error
-            yield str(text)
+    return judged(READERS[item.format](item, policy), item.where, policy)

@@ -1,18 +1,36 @@
-"""What every reader of bitext shares: an input's description, its rows, its lines, its errors."""
+"""What every reader of bitext shares: an input's description, its rows, and what is no text."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import re
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import BinaryIO
 
 from distill.errors import InputError
 from distill.languages import parse_pair
 
-#: Line number from 1, source, target, origin. A row whose source is None could not be read.
+#: Line number from 1, source, target, origin. Where source is None the line could not be read,
+#: and the third place says where and why.
 Row = tuple[int, str | None, str, str]
 
-_SAVE_AS_UTF8 = "save the file as UTF-8, for example with iconv -t UTF-8"
+#: Longest line or text that is read; a sentence pair has some hundred bytes.
+MAX_TEXT_BYTES = 16 << 20
+
+#: Stands in the text of a reader for what its format does not allow (an internal noncharacter).
+NO_CHARACTER = "\ufdd0"
+
+# Control characters that are no white space, halves of surrogate pairs, noncharacters: what XML
+# does not allow, UTF-8 cannot encode or no writer means. Other controls become blanks later.
+_NO_TEXT = re.compile("[\x00-\x08\x0e-\x1f\ud800-\udfff\ufdd0-\ufdef\ufffe\uffff]")
+
+
+@dataclass(frozen=True)
+class Fault:
+    """Why a line cannot be read: what was found, what was expected, how to mend it."""
+
+    found: str
+    expected: str
+    remedy: str = "correct the line"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,7 +44,8 @@ class BitextInput:
     format: str
     """A key of `data_shards.readers.READERS`."""
     source_column: str = ""
-    """Number from 1 (tsv) or name (jsonl, parquet, huggingface) of the source's column."""
+    """Number from 1 (tsv) or name (of a tsv's header, jsonl, parquet, huggingface) of the source's
+    column."""
     target_column: str = ""
     """The same for the target."""
     origin_column: str = ""
@@ -46,6 +65,10 @@ class BitextInput:
                 "one file, or two of aligned lines",
                 "repeat --pair for further files",
             )
+        for option in ("name", "licence"):
+            if _NO_TEXT.search(getattr(self, option)):
+                found = f"{option}: {getattr(self, option)!r}"
+                raise InputError(found, "text in UTF-8", "write it again")
 
     @property
     def where(self) -> str:
@@ -58,30 +81,33 @@ class BitextInput:
         return self.languages or (pair.source, pair.target)
 
 
-def lines_of(file: BinaryIO, where: str) -> Iterator[tuple[int, str]]:
-    """Number (from 1) and text of each line, decoded as UTF-8; only a line feed ends a line.
-
-    Raises:
-        InputError: a line that is no UTF-8, with its number and byte offset.
-    """
-    offset = 0
-    for number, raw in enumerate(file, start=1):
-        if number == 1 and raw.startswith((b"\xff\xfe", b"\xfe\xff")):
-            raise InputError(f"{where}: a UTF-16 byte order mark", "UTF-8", _SAVE_AS_UTF8)
-        try:
-            text = raw.decode("utf-8")
-        except UnicodeDecodeError as error:
-            byte = f"byte 0x{raw[error.start]:02x} at offset {offset + error.start}"
-            raise InputError(f"{where}:{number}: {byte}", "UTF-8", _SAVE_AS_UTF8) from error
-        offset += len(raw)
-        if number == 1:
-            text = text.removeprefix("\ufeff")
-        yield number, text.rstrip("\r\n")
-
-
-def malformed(where: str, found: str, expected: str, policy: str, number: int) -> Row:
+def malformed(where: str, fault: Fault, policy: str, number: int) -> Row:
     """The row of a line that could not be read, or the error, as `policy` says."""
     if policy == "error":
-        remedy = "correct the line, or drop such lines with --malformed drop"
-        raise InputError(f"{where}:{number}: {found}", expected, remedy)
-    return number, None, "", ""
+        remedy = f"{fault.remedy}, or drop such lines with --malformed drop"
+        raise InputError(f"{where}:{number}: {fault.found}", fault.expected, remedy)
+    return number, None, f"{where}:{number}: {fault.found}", ""
+
+
+def judged(rows: Iterable[Row], where: str, policy: str) -> Iterator[Row]:
+    """Rows of a reader, those apart whose texts are none: the one border for all formats."""
+    for row in rows:
+        if row[1] is not None:
+            fault = next((found for text in row[1:] if (found := _fault(str(text)))), None)
+            if fault is not None:
+                row = malformed(where, fault, policy, row[0])
+        yield row
+
+
+def _fault(text: str) -> Fault | None:
+    if len(text) > MAX_TEXT_BYTES:
+        return Fault(f"a text of {len(text)} characters", f"at most {MAX_TEXT_BYTES}", "cut it")
+    if text.isprintable() or not (bad := _NO_TEXT.search(text)):
+        return None
+    code = ord(bad[0])
+    if bad[0] == NO_CHARACTER:
+        return Fault("a character that the file's encoding or XML does not allow", "text")
+    kind = "a control character" if code < 0x20 else "a noncharacter"
+    if 0xD800 <= code < 0xE000:
+        kind = "half of a surrogate pair"
+    return Fault(f"{kind}, U+{code:04X}", "text")

@@ -3,26 +3,36 @@
 A chunk of input becomes one run: its kept pairs sorted by (split, hash), so that the pairs of a
 shard, which is a range of hashes, lie together in every run and are read with one seek each.
 This is an external merge sort: memory holds one chunk or one shard per worker, never the corpus.
-A run is a JSON line of counts, the hashes (training pairs first), an array of `ROW_DTYPE` in the
-same order, and the texts one after another.
+A run is a line with the SHA-256 of the rest, a JSON line of counts, the hashes (training pairs
+first), an array of `ROW_DTYPE` in the same order, and the texts one after another.
 """
 
 from __future__ import annotations
 
 import functools
+import io
 import json
-import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 
-from data_shards.cleaning import CleaningRules, drop_reason, in_dev_split, normalise, text_hash
+from data_shards.cleaning import (
+    CleaningRules,
+    compiled,
+    drop_reason,
+    held_out_hash,
+    in_dev_split,
+    normalise,
+    text_hash,
+    unescaped,
+)
 from data_shards.format import SPLITS, pack_key
 from data_shards.rows import Row
+from data_shards.whole_files import write_checked
 from distill.languages import parse_pair
 
 ROW_DTYPE = np.dtype(
@@ -59,16 +69,17 @@ def write_run(
         rules: how to clean and split it.
     """
     languages = parse_pair(pair)
-    dropped: Counter[str] = Counter()
+    counts = _Counts(len(rows))
     records: list[tuple[int, int, int, bytes, bytes, bytes]] = []
     for number, raw_source, raw_target, raw_origin in rows:
         if raw_source is None:
-            dropped["malformed"] += 1
+            counts.dropped["malformed"] += 1
+            counts.first_malformed = counts.first_malformed or raw_target
             continue
-        source, target = normalise(raw_source), normalise(raw_target)
+        source, target = (_cleaned(text, rules.cleaning) for text in (raw_source, raw_target))
         reason = drop_reason(source, target, languages, rules.cleaning, rules.held_out)
         if reason is not None:
-            dropped[reason] += 1
+            counts.add(reason, (source, target), rules)
             continue
         key = pack_key(file_number, number)
         keep_all = rules.cleaning.duplicates == "keep"
@@ -84,25 +95,51 @@ def write_run(
             )
         )
     records.sort(key=lambda record: record[:3])
-    hashes = np.array([record[1] for record in records], dtype=np.uint64)
+    num_train = sum(record[0] == 0 for record in records)
+    header = json.dumps(counts.as_json() | {"num_train": num_train}).encode() + b"\n"
+    write_checked(path, header + _arrays_and_texts(records))
+
+
+def _cleaned(text: str, cleaning: CleaningRules) -> str:
+    return normalise(unescaped(text) if cleaning.unescape_entities and "&" in text else text)
+
+
+def _arrays_and_texts(records: Sequence[tuple[int, int, int, bytes, bytes, bytes]]) -> bytes:
     array = np.empty(len(records), dtype=ROW_DTYPE)
     offset = 0
-    for place, (_, _, key, *texts_b) in enumerate(records):
-        sizes = [len(text) for text in texts_b]
+    for place, (_, _, key, *texts) in enumerate(records):
+        sizes = [len(text) for text in texts]
         array[place] = (key, offset, *sizes)
         offset += sum(sizes)
-    num_train = sum(record[0] == 0 for record in records)
-    header = {"read": len(rows), "dropped": dropped, "num_train": num_train}
-    partial = path.with_name(path.name + ".partial")
-    with partial.open("wb", buffering=1 << 20) as file:
-        file.write(json.dumps(header).encode() + b"\n")
-        np.save(file, hashes)
-        np.save(file, array)
-        for record in records:
-            file.write(b"".join(record[3:]))
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)
+    buffer = io.BytesIO()
+    np.save(buffer, np.array([record[1] for record in records], dtype=np.uint64))
+    np.save(buffer, array)
+    for record in records:
+        buffer.write(b"".join(record[3:]))
+    return buffer.getvalue()
+
+
+@dataclass
+class _Counts:
+    """What became of a chunk's rows."""
+
+    read: int
+    dropped: Counter[str] = field(default_factory=Counter)
+    first_malformed: str = ""
+    held_out_hits: set[int] = field(default_factory=set)
+    pattern_hits: Counter[str] = field(default_factory=Counter)
+
+    def add(self, reason: str, sides: tuple[str, str], rules: ChunkRules) -> None:
+        """Count a dropped pair, and which of the things looked for it matched."""
+        self.dropped[reason] += 1
+        if reason == "held_out":
+            self.held_out_hits |= {held_out_hash(text) for text in sides} & rules.held_out
+        elif reason == "pattern":
+            for pattern in rules.cleaning.drop_patterns:
+                self.pattern_hits[pattern] += any(map(compiled(pattern).search, sides))
+
+    def as_json(self) -> dict[str, Any]:
+        return vars(self) | {"held_out_hits": sorted(self.held_out_hits)}
 
 
 @dataclass(frozen=True)
@@ -112,6 +149,9 @@ class Run:
     path: Path
     read: int
     dropped: dict[str, int]
+    first_malformed: str
+    held_out_hits: list[int]
+    pattern_hits: dict[str, int]
     num_train: int
     hashes: np.ndarray
     rows: np.ndarray
@@ -129,10 +169,11 @@ def open_run(path: Path) -> Run:
 @functools.lru_cache(maxsize=8192)
 def _open_run(path: Path, inode: int, mtime_ns: int) -> Run:
     with path.open("rb") as file:
+        file.readline()
         header = json.loads(file.readline())
         hashes, rows = _mapped_array(path, file), _mapped_array(path, file)
         start = file.tell()
-    return Run(path, header["read"], header["dropped"], header["num_train"], hashes, rows, start)
+    return Run(path=path, **header, hashes=hashes, rows=rows, texts_start=start)
 
 
 def forget_runs() -> None:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import gzip
-import json
+import shlex
+import zlib
 from itertools import islice
 from pathlib import Path
 
+from data_shards.foreign import parse_json
 from data_shards.format import Manifest, index_name, key_name, read_index
+from distill.errors import InputError
 
 
 def first_samples(root: Path, manifest: Manifest, pair: str, count: int) -> list[tuple[str, ...]]:
@@ -18,10 +21,17 @@ def first_samples(root: Path, manifest: Manifest, pair: str, count: int) -> list
             path = root / shard.name
             index = read_index(root / index_name(shard.name), shard.num_pairs)
             opener = gzip.open if path.suffix == ".gz" else open
-            with opener(path, "rb") as file:
-                for entry in islice(index, count - len(samples)):
-                    file.seek(int(entry["offset"]))
-                    sample = json.loads(file.read(int(entry["size"])))
-                    texts = (sample["source"], sample["target"], sample["origin"])
-                    samples.append((key_name(int(entry["key"])), *texts))
+            try:
+                with opener(path, "rb") as file:
+                    for entry in islice(index, count - len(samples)):
+                        file.seek(int(entry["offset"]))
+                        sample = parse_json(file.read(int(entry["size"])).decode("utf-8"))
+                        texts = (sample["source"], sample["target"], sample["origin"])
+                        samples.append((key_name(int(entry["key"])), *texts))
+            except (OSError, EOFError, zlib.error, ValueError, KeyError, TypeError) as error:
+                raise InputError(
+                    f"{path}: {error}",
+                    "a shard as the manifest has it",
+                    f"run python -m data_shards verify {shlex.quote(str(root))}",
+                ) from error
     return samples

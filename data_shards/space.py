@@ -55,7 +55,14 @@ def require_space(inputs: Sequence[BitextInput], output: Path, policy: str) -> N
     free = shutil.disk_usage(existing).free
     if needed > free:
         raise InputError(
-            f"{output}: {free / 2**30:.1f} GiB free",
-            f"{needed / 2**30:.1f} GiB, as the input suggests",
+            f"{output}: {_size(free)} free",
+            f"{_size(needed)}, as the input suggests",
             "free some space or name an output on another disk",
         )
+
+
+def _size(num_bytes: int) -> str:
+    """Bytes as people read them."""
+    if num_bytes >= 2**30:
+        return f"{num_bytes / 2**30:.1f} GiB"
+    return f"{num_bytes / 2**20:.{1 if num_bytes >= 2**20 else 4}f} MiB"

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import gzip
 import hashlib
-import os
+import io
 import zlib
 from collections.abc import Iterable
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 
 from data_shards.format import INDEX_DTYPE, Shard, encode_sample, index_name, key_name
+from data_shards.whole_files import whole_file
 
 _BLOCK = 512
 _ZEROS = bytes(_BLOCK)
@@ -64,41 +65,46 @@ def write_shard(root: Path, name: str, samples: Iterable[tuple[int, str, str, st
     Returns:
         The manifest's entry for the shard.
     """
-    path = root / name
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
     rows: list[tuple[int, int, int, int, int, int]] = []
-    offset = 0
-    with partial.open("wb", buffering=1 << 20) as raw:
+    with whole_file(root / name) as raw:
         hashed = _Hashed(raw)
-        packed = gzip.GzipFile("", "wb", 6, hashed, mtime=0) if name.endswith(".gz") else None
-        file = packed or hashed
-        for key, source, target, origin in samples:
-            payload = encode_sample(source, target, origin)
-            size = len(payload)
-            member = tar_header(f"{key_name(key)}.json", size) + payload + _ZEROS[: -size % _BLOCK]
-            file.write(member)
-            crc32 = zlib.crc32(payload)
-            rows.append((key, offset + _BLOCK, size, crc32, len(source), len(target)))
-            offset += len(member)
-        # The end of an archive is two empty blocks.
-        file.write(_ZEROS * 2)
-        if packed is not None:
-            packed.close()
-        raw.flush()
-        os.fsync(raw.fileno())
+        if name.endswith(".gz"):
+            packed = gzip.GzipFile("", "wb", 6, hashed, mtime=0)
+            try:
+                _write_members(packed, samples, rows)
+                packed.close()
+            finally:
+                # On a full disk, or it would write its end when it is forgotten.
+                packed.fileobj = None  # type: ignore[assignment]
+        else:
+            _write_members(hashed, samples, rows)
         num_bytes = raw.tell()
-    index_sha256 = _write_index(root / index_name(name), np.array(rows, dtype=INDEX_DTYPE))
-    partial.replace(path)
+        index_sha256 = _write_index(root / index_name(name), np.array(rows, dtype=INDEX_DTYPE))
     return Shard(name, len(rows), num_bytes, hashed.digest.hexdigest(), index_sha256)
 
 
+def _write_members(
+    file: Any,
+    samples: Iterable[tuple[int, str, str, str]],
+    rows: list[tuple[int, int, int, int, int, int]],
+) -> None:
+    """Write the archive and note a row of the index for each sample."""
+    offset = 0
+    for key, source, target, origin in samples:
+        payload = encode_sample(source, target, origin)
+        size = len(payload)
+        member = tar_header(f"{key_name(key)}.json", size) + payload + _ZEROS[: -size % _BLOCK]
+        file.write(member)
+        rows.append((key, offset + _BLOCK, size, zlib.crc32(payload), len(source), len(target)))
+        offset += len(member)
+    # The end of an archive is two empty blocks.
+    file.write(_ZEROS * 2)
+
+
 def _write_index(path: Path, index: np.ndarray) -> str:
-    partial = path.with_name(path.name + ".partial")
-    with partial.open("wb") as file:
-        np.save(file, index)
-        file.flush()
-        os.fsync(file.fileno())
-    digest = hashlib.sha256(partial.read_bytes()).hexdigest()
-    partial.replace(path)
-    return digest
+    # `np.save` into a file hides why a disk takes no more.
+    buffer = io.BytesIO()
+    np.save(buffer, index)
+    with whole_file(path) as file:
+        file.write(buffer.getbuffer())
+    return hashlib.sha256(buffer.getbuffer()).hexdigest()

@@ -45,6 +45,19 @@ SHARD_CASES: dict[str, tuple[Callable[..., Arguments], str]] = {
         lambda w, t: ["build", str(t / "out"), "--pair", f"english={t}"],
         "write it like sw-en",
     ),
+    "half of a surrogate pair": (
+        lambda w, t: shards_of(t, b'{"sw": "a\\ud83d", "en": "b"}\n', "--format", "jsonl"),
+        "bitext.tsv:1: half of a surrogate pair",
+    ),
+    "line ends of another system": (
+        lambda w, t: shards_of(t, b"one\ttwo\rthree\tfour\r"),
+        "line ends are CR",
+    ),
+    "no translation memory": (
+        lambda w, t: shards_of(t, b"<html><p>404</p></html>", "--format", "tmx"),
+        "nothing matched 'sw'",
+    ),
+    "no zip": (lambda w, t: shards_of(t, b"PK\x03\x04", "--format", "opus-zip"), "a whole zip"),
     "verify without a manifest": (lambda w, t: ["verify", str(t)], "manifest.json"),
 }
 

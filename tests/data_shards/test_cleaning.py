@@ -16,7 +16,7 @@ from data_shards.cleaning import (
     in_dev_split,
     normalise,
 )
-from data_shards.identification import in_wrong_language, in_wrong_script
+from data_shards.identification import in_wrong_language, in_wrong_script, script_of
 from distill.errors import InputError
 from distill.languages import parse_pair
 
@@ -74,6 +74,52 @@ def test_script():
     assert reason("Habari", "मराठी", check_script=True) == "script"
     with pytest.raises(InputError, match="tlh_Latn"):
         in_wrong_script("nuqneH", "tlh")
+
+
+@pytest.mark.parametrize(
+    ("language", "script"),
+    [
+        ("kan_Knda", "Knda"),
+        ("kan", "Knda"),
+        ("eng_Latn", "Latn"),
+        ("swh", "Latn"),
+        ("arb", "Arab"),
+        ("zh_TW", "Hant"),
+        ("yue", "Hant"),
+        ("sr_Latn", "Latn"),
+        ("tzm_Tfng", "Tfng"),
+        ("mni_Beng", "Beng"),
+        ("pt_BR", "Latn"),
+        ("ja", "Jpan"),
+    ],
+)
+def test_scripts_of_languages(language, script):
+    assert script_of(language) == script
+
+
+@pytest.mark.parametrize("language", ["tlh", "qqq", "sw_Abcd", "xx_ZZ"])
+def test_scripts_that_are_not_known(language):
+    with pytest.raises(InputError, match=f"the script of '{language}' is not known"):
+        script_of(language)
+
+
+@pytest.mark.parametrize(
+    ("text", "language"),
+    [
+        ("ಮಳೆ ಬರುತ್ತದೆ", "kan_Knda"),
+        ("ಮಳೆ ಬರುತ್ತದೆ", "kn"),
+        ("雨が降ります", "ja"),
+        ("カタカナ", "ja"),
+        ("한국어 漢字", "ko"),
+        ("下雨了", "zh_Hant"),
+        ("ⵜⴰⵎⴰⵣⵉⵖⵜ", "tzm_Tfng"),
+        ("རྒྱལ་པོ", "bod_Tibt"),
+    ],
+)
+def test_texts_in_their_script(text, language):
+    assert not in_wrong_script(text, language)
+    assert in_wrong_script("never translated", language)
+    assert in_wrong_script(text, "eng_Latn")
 
 
 def test_language():

@@ -241,7 +241,8 @@ def test_empty_file_and_full_disk_are_refused(tmp_path, bitext, capsys, monkeypa
     assert "an empty file" in refused(capsys, *arguments, f"sw-en={empty}")
     usage = shutil.disk_usage(tmp_path)._replace(free=1000)
     monkeypatch.setattr("shutil.disk_usage", lambda path: usage)
-    assert "GiB free" in refused(capsys, *arguments, f"sw-en={bitext}")
+    line = refused(capsys, *arguments, f"sw-en={bitext}")
+    assert "0.0010 MiB free, expected 0." in line
     assert not (tmp_path / "shards").exists()
 
 
