@@ -1,8 +1,9 @@
-"""The documentation builds, names every setting, and quotes messages that exist."""
+"""The documentation builds, names every setting, and quotes messages and files that exist."""
 
 from __future__ import annotations
 
 import importlib.util
+import json
 import re
 import subprocess
 import sys
@@ -11,7 +12,9 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
+import yaml
 
+from distill.__main__ import COMMANDS
 from distill.recipe.files import load_settings, plain_settings
 from distill.recipe.recipe import Recipe
 
@@ -54,7 +57,7 @@ class Codes(HTMLParser):
 @pytest.fixture(scope="module")
 def site(tmp_path_factory) -> Path:
     if importlib.util.find_spec("material") is None:
-        pytest.skip("mkdocs-material is not installed: pip install 'optical-distill[docs]'")
+        pytest.skip("mkdocs-material is not installed: pip install mkdocs-material")
     folder = tmp_path_factory.mktemp("site")
     # Without --quiet, under which mkdocs counts no warning and strict means nothing.
     command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(folder)]
@@ -78,7 +81,7 @@ def test_every_setting_has_its_line(site, tiny_world):
 
 def test_pages_load_nothing_from_elsewhere(site):
     pages = list(site.rglob("index.html"))
-    assert len(pages) == 6
+    assert len(pages) == len(list((ROOT / "docs").glob("*.md")))
     for page in pages:
         for name in Codes(page).files:
             assert not re.match(r"(https?:)?//(?!squidfunk\.github\.io)", name), (page, name)
@@ -100,3 +103,29 @@ def test_quoted_messages_are_in_the_code():
     # A message may be written over several lines, and in parts.
     joined = re.sub(r'"\s*f?"', "", source)
     assert [message for message in messages() if message not in joined] == []
+
+
+def test_commands_are_those_of_the_front_door():
+    """What is started in a code block is ``distill COMMAND``, or a script in the clone."""
+    for page in (ROOT / "README.md", *(ROOT / "docs").glob("*.md")):
+        text = page.read_text(encoding="utf-8")
+        assert "python -m" not in text, page
+        for name in re.findall(r"^distill ([\w-]+)", text, flags=re.M):
+            assert name in COMMANDS, (page, name)
+        for script in re.findall(r"\b(?:distill|launch|benchmarks|docs)/[\w/.-]+\.\w+", text):
+            assert (ROOT / script).exists() or script == "launch/slurm/site.env", (page, script)
+
+
+def recipe_parts() -> list[tuple[str, str]]:
+    """(page, text) of the blocks that are parts of a recipe."""
+    return [
+        (page.stem, block)
+        for page in sorted((ROOT / "docs").glob("*.md"))
+        for block in re.findall(r"^```yaml\n(.*?)^```", page.read_text("utf-8"), flags=re.S | re.M)
+    ]
+
+
+@pytest.mark.parametrize(("page", "block"), recipe_parts())
+def test_parts_of_recipes_are_valid(page, block, tiny_world):
+    overrides = [f"{key}={json.dumps(value)}" for key, value in yaml.safe_load(block).items()]
+    load_settings(Recipe, tiny_world.recipe, ["max_steps=400", *overrides])
