@@ -10,9 +10,10 @@ import shutil
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -20,8 +21,6 @@ from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
 from distill.distributed import collectives
-
-T = TypeVar("T")
 
 #: Free bytes below which curves that could not be written are not tried again.
 _ROOM_FOR_CURVES = 1 << 20
@@ -231,17 +230,12 @@ class Throughput:
         self._waited = 0.0
         self._pairs = 0
 
-    def timed(self, batches: Iterable[T]) -> Iterator[T]:
-        """Yield from `batches`, counting the time until each arrives as waiting."""
-        iterator = iter(batches)
-        while True:
-            start = time.monotonic()
-            try:
-                batch = next(iterator)
-            except StopIteration:
-                return
-            self._waited += time.monotonic() - start
-            yield batch
+    @contextmanager
+    def waiting(self) -> Iterator[None]:
+        """Count the time inside as waiting for data."""
+        start = time.monotonic()
+        yield
+        self._waited += time.monotonic() - start
 
     def add(self, num_pairs: int) -> None:
         """Count pairs that all ranks trained on."""

@@ -49,6 +49,7 @@ from distill.training.labelled_steps import build_labelled
 from distill.training.loop import Training, train
 from distill.training.negatives import build_negatives
 from distill.training.pair_encoding import PairEncoder
+from distill.training.steps import BitextSteps, StepSource
 from distill.training.transport_pictures import PlanPictures
 
 DEFAULT_RECIPE = Path(__file__).resolve().parent.parent / "launch/recipes/demo.yaml"
@@ -147,27 +148,33 @@ def _build_training(
         report=lambda figures: curves.scalars(figures, state.step),
         beat=watchdog.beat,
     )
-    device = accelerator.device
-    labelled = build_labelled(recipe, engines, texts, parts.teacher_hash, device, state)
-
-    def collect(state: TrainState) -> None:
-        state.best = evaluation.best.state_dict()
-        if labelled is not None:
-            state.labelled = labelled.order.state_dict()
-        if negatives is not None:
-            state.negatives = negatives.state_dict()
-
     encode = PairEncoder(
         engines, parts.teacher_text, parts.student_text, parts.same_tokens, caches, negatives
     )
+
+    def num_left() -> int:
+        steps = recipe.max_steps - state.step
+        steps -= recipe.labelled.num_steps(state.step, recipe.max_steps)
+        return steps * recipe.data.accumulation_steps
+
+    pictures = PlanPictures(curves, recipe.picture_every_steps, *texts)
+    device = accelerator.device
+    pairs = BitextSteps(stream, encode, parts.objective, pictures, num_left, stop, watchdog, device)
+    labelled = build_labelled(recipe, engines, texts, parts.teacher_hash, device, state)
+    sources: list[StepSource] = [pairs] if labelled is None else [pairs, labelled]
+
+    def collect(state: TrainState) -> None:
+        state.best = evaluation.best.state_dict()
+        for source in sources:
+            source.store(state)
+
     directory, keep_last = recipe.run_directory, recipe.checkpoint.keep_last
     return Training(
         recipe=recipe,
         accelerator=accelerator,
         engines=engines,
         stream=stream,
-        objective=parts.objective,
-        encode=encode,
+        sources=sources,
         curves=curves,
         state=state,
         evaluate=evaluation.during,
@@ -175,8 +182,6 @@ def _build_training(
         stop=stop,
         failures=NonFiniteCount(directory, collectives.rank()),
         watchdog=watchdog,
-        labelled=labelled,
-        pictures=PlanPictures(curves, recipe.picture_every_steps, *texts),
     )
 
 

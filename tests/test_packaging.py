@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parent.parent
 def test_every_command_has_a_module(capsys):
     main(["--help"])
     told = capsys.readouterr().out
-    for name, (module, _) in COMMANDS.items():
+    for name, (module, _, _) in COMMANDS.items():
         assert name in told
         path = ROOT / module.replace(".", "/")
         assert path.with_suffix(".py").is_file() or (path / "__main__.py").is_file()

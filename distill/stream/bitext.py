@@ -11,18 +11,18 @@ from typing import Any
 import numpy as np
 
 from distill.errors import InputError
-from distill.stream.augmentation import Augmentation
+from distill.stream.augmentation import open_augmentation
 from distill.stream.batch import Batch, MicroBatchDraws, MicroBatches, side_tokens
 from distill.stream.cursor import Cursor, Step, steps_from
 from distill.stream.faults import FaultBudget
 from distill.stream.lengths import SampleLengths
 from distill.stream.loading import load_batches, pinned
-from distill.stream.mixing import Mixing
 from distill.stream.order import Draws, SampleOrder
 from distill.stream.prefetching import ShardPrefetcher
 from distill.stream.reading import Sample, SampleReader
+from distill.stream.settings import CacheSettings, DataSettings
 from distill.stream.shards import find_shards
-from distill.stream.sources import ShardCache
+from distill.stream.sources import is_copied
 from distill.stream.tokenisation import Tokenize
 
 
@@ -49,102 +49,71 @@ class BitextStream:
             raise error or InputError(...)
 
     Args:
-        roots: one or several of: folders and URLs written by ``distill shards build``,
-            with braces or wild cards for several; ``PAIR=TARS`` without a manifest
-            (`shards.find_shards`).
-        pairs: language pairs, in the order of `pair_codes`; all that there are where None.
-        split: "train" or "dev".
-        seed: all shuffling follows from it.
-        micro_batch: samples of one rank and step.
+        data: the settings; or the shards alone (`DataSettings.shards`), with other settings as
+            keywords of the same names.
+        pairs: language pairs, in the order of `pair_codes`; None takes all that there are.
+        seed: all shuffling and augmentation follows from it.
         rank: this process.
         world_size: number of processes.
         tokenize_source: the student's tokenisation of source sentences.
         tokenize_target: the teacher's tokenisation of target sentences.
-        mixing: shares of the pairs; proportional by default.
-        num_workers: processes that read and tokenise; 0 does it in this one.
-        bucket_window: samples sorted by length together, so that batches have little padding;
-            0 leaves lengths mixed.
-        bucket_size: neighbours by length that stay together; micro-batches divide it best.
-        shuffle_window: samples of a pair shuffled together, after the shards; 0 for the stored
-            order.
-        max_bad_fraction: share of unreadable samples that is borne.
         endless: go on from epoch to epoch.
-        prefetch_batches: micro-batches that each worker prepares ahead.
-        pin_memory: whether batches lie in pinned memory, for copies beside compute; None where
-            there is a CUDA device.
-        pad_multiple: batches are padded to a multiple of so many tokens, for few shapes.
-        stored_tokens: read the tokens that `stored_tokens.store_tokens` kept beside the shards.
-        cache: where copies of shards go that are elsewhere or compressed.
-        max_pairs: samples of each pair that are used, the first ones; all where None.
-        augmentation: changes what the student reads (`augmentation.open_augmentation`).
 
     Raises:
-        InputError: shards missing, a pair without samples, fewer samples than a global batch.
+        InputError: shards missing, a pair without samples, fewer samples than a global batch, or a
+            setting without effect on these shards.
     """
 
     def __init__(
         self,
-        roots: str | Path | Sequence[str | Path],
+        data: DataSettings | str | Path | Sequence[str | Path],
         *,
         pairs: Sequence[str] | None = None,
-        split: str = "train",
         seed: int = 0,
-        micro_batch: int = 32,
         rank: int = 0,
         world_size: int = 1,
         tokenize_source: Tokenize,
         tokenize_target: Tokenize,
-        mixing: Mixing | None = None,
-        num_workers: int = 1,
-        bucket_window: int = 4096,
-        bucket_size: int = 256,
-        shuffle_window: int = 16384,
-        max_bad_fraction: float = 0.001,
         endless: bool = False,
-        prefetch_batches: int = 4,
-        pin_memory: bool | None = None,
-        pad_multiple: int = 1,
-        stored_tokens: bool = False,
-        cache: ShardCache | None = None,
-        max_pairs: int | None = None,
-        augmentation: Augmentation | None = None,
+        **settings: Any,
     ) -> None:
-        _require_rank(rank, world_size)
-        _require_at_least(
-            1,
-            micro_batch=micro_batch,
-            prefetch_batches=prefetch_batches,
-            bucket_size=bucket_size,
-            pad_multiple=pad_multiple,
-        )
-        _require_at_least(
-            0, num_workers=num_workers, bucket_window=bucket_window, shuffle_window=shuffle_window
-        )
-        root_list = [roots] if isinstance(roots, (str, Path)) else list(roots)
-        cache = cache or ShardCache()
-        found = find_shards(root_list, pairs, split, cache, max_pairs)
+        if not 0 <= rank < world_size:
+            raise InputError(f"rank {rank} of {world_size}", "0 ≤ rank < world_size", "correct it")
+        if not isinstance(data, DataSettings):
+            places = [data] if isinstance(data, (str, Path)) else data
+            data = DataSettings(shards=tuple(map(str, places)), **settings)
+        cache = data.cache.open()
+        found = find_shards(data.shards, pairs, data.split, cache, data.max_pairs)
         shards = [shard for listed in found.values() for shard in listed]
+        # Tars without a manifest have their index in the cache.
+        if data.cache != CacheSettings() and not any(
+            is_copied(shard.place) or not shard.sha256 for shard in shards
+        ):
+            raise InputError(
+                "data.cache with shards in folders here",
+                "shards that are compressed, or behind a URL or a command, which are copied",
+                "leave data.cache out",
+            )
         self._first_shard = np.cumsum([0, *(len(listed) for listed in found.values())])
         self.order = SampleOrder(
             list(found),
             [[shard.num_used for shard in listed] for listed in found.values()],
-            mixing=mixing,
+            mixing=data.mixing,
             seed=seed,
-            shuffle_window=shuffle_window,
-            bucket_window=bucket_window,
-            bucket_size=bucket_size,
+            shuffle_window=data.shuffle_window,
+            bucket_window=data.bucket_window,
+            bucket_size=data.bucket_size,
             lengths=SampleLengths(shards, self._first_shard, cache),
             identity=[shard.sha256 or shard.index_sha256 for shard in shards],
         )
-        self.micro_batch, self.rank, self.world_size = micro_batch, rank, world_size
-        self.endless, self.num_workers = endless, num_workers
-        self._prefetch_batches = prefetch_batches
-        self._pin_memory = pinned(pin_memory)
-        self._require_one_batch(split)
+        self._data, self.rank, self.world_size = data, rank, world_size
+        self.micro_batch, self.endless = data.micro_batch, endless
+        self._require_one_batch()
+        augmentation = open_augmentation(data, self.pairs, seed)
         self._dataset = MicroBatches(
             SampleReader(shards, cache),
-            side_tokens("source", tokenize_source, shards, stored_tokens, pad_multiple),
-            side_tokens("target", tokenize_target, shards, stored_tokens, pad_multiple),
+            side_tokens("source", tokenize_source, shards, data.stored_tokens, data.pad_multiple),
+            side_tokens("target", tokenize_target, shards, data.stored_tokens, data.pad_multiple),
             augmentation,
             self.pairs,
         )
@@ -153,13 +122,13 @@ class BitextStream:
             self._fingerprint += f"-{augmentation.fingerprint}"
         self._prefetcher = ShardPrefetcher(shards, self._first_shard, cache)
         self._cursor = Cursor(0, 0)
-        self._budget = FaultBudget(max_bad_fraction, self.num_pairs / world_size)
+        self._budget = FaultBudget(data.max_bad_fraction, self.num_pairs / world_size)
         self.seconds_waited = 0.0
 
-    def _require_one_batch(self, split: str) -> None:
+    def _require_one_batch(self) -> None:
         if self.num_pairs < self.global_batch:
             raise InputError(
-                f"{self.num_pairs} samples of {', '.join(self.pairs)} ({split})",
+                f"{self.num_pairs} samples of {', '.join(self.pairs)} ({self._data.split})",
                 f"a global batch of {self.global_batch} "
                 f"({self.world_size} ranks x {self.micro_batch})",
                 "lower micro_batch, use fewer ranks, or add bitext",
@@ -243,9 +212,9 @@ class BitextStream:
         batches = load_batches(
             self._dataset,
             self._asked_for(issued),
-            self.num_workers,
-            self._prefetch_batches,
-            self._pin_memory,
+            self._data.num_workers,
+            self._data.prefetch_batches,
+            pinned(self._data.pin_memory),
         )
         try:
             while True:
@@ -286,14 +255,3 @@ class BitextStream:
             shard = draws.shard + self._first_shard[draws.pair]
             epoch, position = step.places()
             yield MicroBatchDraws(draws.pair, shard, draws.row, step.num_filled, epoch, position)
-
-
-def _require_rank(rank: int, world_size: int) -> None:
-    if not 0 <= rank < world_size:
-        raise InputError(f"rank {rank} of {world_size}", "0 ≤ rank < world_size", "correct it")
-
-
-def _require_at_least(least: int, **values: int) -> None:
-    for name, value in values.items():
-        if value < least:
-            raise InputError(f"{name}: {value}", f"at least {least}", "leave it out")

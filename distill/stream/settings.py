@@ -8,7 +8,7 @@ from typing import Literal
 
 from distill.errors import InputError, require_above, require_at_least
 from distill.stream.mixing import Mixing
-from distill.stream.sources import ShardCache, is_url
+from distill.stream.sources import ShardCache
 
 _PREFETCH_BATCHES, _BUCKET_SIZE = 4, 256
 _SPAN_WORDS = (3, 8)
@@ -189,12 +189,6 @@ class DataSettings:
                 "a window to sort by length",
                 "set data.bucket_window, or leave bucket_size out",
             )
-        if self.cache != CacheSettings() and not any(map(_may_be_copied, self.shards)):
-            raise InputError(
-                "data.cache with shards in folders here",
-                "shards behind a URL or a command, which are copied",
-                "leave data.cache out",
-            )
         self._check_switched_side()
 
     def _check_switched_side(self) -> None:
@@ -211,10 +205,6 @@ class DataSettings:
                 "source sentences that the student reads",
                 "set side to target, or lower the share",
             )
-
-
-def _may_be_copied(shards: str) -> bool:
-    return is_url(shards) or "=" in shards
 
 
 def _share(name: str, value: float) -> None:

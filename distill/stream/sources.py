@@ -49,6 +49,11 @@ def is_url(place: str) -> bool:
     return place.startswith(PIPE) or re.match(r"[a-z][a-z0-9+.-]*://", place) is not None
 
 
+def is_copied(place: str) -> bool:
+    """Whether a place is read from a local copy: it is elsewhere or compressed."""
+    return is_url(place) or place.endswith(".gz")
+
+
 def join(root: str, name: str) -> str:
     """The place of a file below a root; in a pipe's command ``{name}`` stands for it."""
     if root.startswith(PIPE) and "{name}" in root:
@@ -158,10 +163,6 @@ class ShardCache:
     timeout_seconds: float = 30.0
     limit_gib: float | None = None
 
-    def __post_init__(self) -> None:
-        if self.attempts < 1:
-            raise InputError(f"attempts: {self.attempts}", "at least 1", "use 5, the default")
-
     def local_path(self, place: str, sha256: str = "") -> Path:
         """A local, uncompressed file with the contents of a place; copied there if need be.
 
@@ -174,7 +175,7 @@ class ShardCache:
             OSError: it cannot be read; all attempts failed.
             InputError: no opener for the place, or no space for the copy.
         """
-        if not is_url(place) and not place.endswith(".gz"):
+        if not is_copied(place):
             return Path(place)
         copy = self.copy_of(place, sha256)
         with self.locked(copy):

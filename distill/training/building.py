@@ -21,7 +21,6 @@ from distill.errors import InputError
 from distill.objectives.combination import CombinedObjective
 from distill.objectives.encodings import Need, RunFacts
 from distill.recipe.recipe import Recipe
-from distill.stream.augmentation import open_augmentation
 from distill.stream.batch import Tokenize
 from distill.stream.bitext import BitextStream
 from distill.stream.tokenisation import fingerprint
@@ -138,31 +137,15 @@ def build_stream(
     Raises:
         InputError: shards are missing or broken, or hold less than a global batch.
     """
-    data = recipe.data
     return BitextStream(
-        list(data.shards),
-        pairs=list(recipe.pairs),
-        split=data.split,
+        recipe.data,
+        pairs=recipe.pairs,
         seed=recipe.seed,
-        micro_batch=data.micro_batch,
         rank=rank,
         world_size=world_size,
         tokenize_source=tokenize_source,
         tokenize_target=tokenize_target,
-        mixing=data.mixing,
-        num_workers=data.num_workers,
-        bucket_window=data.bucket_window,
-        bucket_size=data.bucket_size,
-        shuffle_window=data.shuffle_window,
-        max_bad_fraction=data.max_bad_fraction,
         endless=True,
-        prefetch_batches=data.prefetch_batches,
-        pin_memory=data.pin_memory,
-        pad_multiple=data.pad_multiple,
-        stored_tokens=data.stored_tokens,
-        cache=data.cache.open(),
-        max_pairs=data.max_pairs,
-        augmentation=open_augmentation(data, recipe.pairs, recipe.seed),
     )
 
 

@@ -6,6 +6,7 @@ Shapes: B queries of this rank, K passages of a query, P passages of the batch.
 from __future__ import annotations
 
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -20,16 +21,16 @@ from distill.errors import InputError
 from distill.labelled.examples import LabelledExample, read_labelled_examples
 from distill.labelled.order import LabelledOrder
 from distill.labelled.settings import LabelledSettings
-from distill.objectives.combination import CombinedOutput
 from distill.objectives.encodings import Negatives, ObjectiveOutput, global_mean
 from distill.objectives.labelled_passages import labelled_contrastive, listwise_distillation
 from distill.recipe.recipe import Recipe
+from distill.training.losses import MicroBatchLosses
 from distill.training.pair_encoding import by_row
 
 
 @dataclass(frozen=True)
-class LabelledTraining:
-    """Loss of a micro-batch of labelled queries.
+class LabelledSteps:
+    """Steps on labelled queries, a `StepSource`.
 
     Attributes:
         settings: files, share and temperatures.
@@ -48,6 +49,21 @@ class LabelledTraining:
     teacher_text: TextEncoder
     device: torch.device
     passages: TeacherCache | None = None
+    groups: Sequence[str] = ("labelled",)
+
+    def takes(self, step: int) -> bool:
+        """See `StepSource`."""
+        return self.settings.takes(step)
+
+    def accept(self) -> None:
+        """See `StepSource`."""
+
+    def end_step(self) -> None:
+        """See `StepSource`."""
+
+    def store(self, state: TrainState) -> None:
+        """See `StepSource`."""
+        state.labelled = self.order.state_dict()
 
     def next_batch(self) -> list[LabelledExample]:
         """This rank's next examples. Collective.
@@ -64,14 +80,21 @@ class LabelledTraining:
             )
         return examples
 
-    def __call__(self, examples: list[LabelledExample]) -> CombinedOutput:
-        """Loss and metrics. Gradient to the student only. Collective."""
-        output = self._objective(examples)
-        weight = self.settings.weight
-        total = weight * global_mean(output.loss_B, output.counts_B)
-        metrics = {f"labelled/{name}": value for name, value in output.metrics.items()}
-        metrics["labelled/loss"] = output.loss_B.detach().mean()
-        return CombinedOutput(total, weight * output.loss_B.detach(), metrics)
+    def losses(self, batch: list[LabelledExample], step: int) -> MicroBatchLosses:
+        """See `StepSource`."""
+        output, weight = self._objective(batch), self.settings.weight
+        loss_B = output.loss_B.detach()
+        metrics: dict[str, Tensor | float] = {
+            f"labelled/{name}": value for name, value in output.metrics.items()
+        }
+        metrics["labelled/loss"] = loss_B.mean()
+        return MicroBatchLosses(
+            weight * global_mean(output.loss_B, output.counts_B),
+            weight * loss_B,
+            torch.zeros_like(loss_B, dtype=torch.int64),
+            metrics,
+            [example.query for example in batch],
+        )
 
     def _objective(self, examples: list[LabelledExample]) -> ObjectiveOutput:
         settings = self.settings
@@ -120,7 +143,7 @@ def build_labelled(
     teacher_hash: str,
     device: torch.device,
     state: TrainState,
-) -> LabelledTraining | None:
+) -> LabelledSteps | None:
     """The recipe's labelled examples from the state's position on, where it has any. Collective.
 
     With a teacher cache, the passages that the rest of the run will draw are encoded now.
@@ -154,4 +177,4 @@ def build_labelled(
             recipe.evaluation.batch_size,
             device,
         )
-    return LabelledTraining(settings, order, engines, *texts, device, passages)
+    return LabelledSteps(settings, order, engines, *texts, device, passages)

@@ -6,9 +6,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
-from itertools import chain
 
 import torch
 from accelerate import Accelerator
@@ -20,19 +20,13 @@ from distill.distributed import collectives
 from distill.distributed.optimizer import learning_rate_at, set_learning_rate
 from distill.distributed.zero import Engines
 from distill.embedding.encoding import EvaluationStoppedError
-from distill.errors import InputError
 from distill.monitoring import Curves, Progress, RunningMeans, Throughput, stream_figures
-from distill.objectives.combination import CombinedObjective
 from distill.recipe.recipe import Recipe
-from distill.stream.batch import Batch
 from distill.stream.bitext import BitextStream
 from distill.survival.divergence import NonFiniteCount, NonFiniteGradientError
 from distill.survival.stopping import StopFlag, StoppedWaitingError
 from distill.survival.watchdog import Watchdog
-from distill.training.labelled_steps import LabelledTraining
-from distill.training.losses import bitext_losses, labelled_losses
-from distill.training.pair_encoding import PairEncoder
-from distill.training.transport_pictures import PlanPictures
+from distill.training.steps import StepSource
 
 
 @dataclass
@@ -40,23 +34,20 @@ class Training:
     """A built run: what the loop needs.
 
     Attributes:
-        encode: a micro-batch through teacher and student. Collective.
+        sources: what steps train on; a step takes the last one that wants it.
         evaluate: called with the number of steps done, at the recipe's intervals; whether to
             stop early, the same on every rank. Collective.
         save: called with the state and whether the run goes on after it, at the recipe's intervals.
             Collective.
         failures: counts losses and gradients that are not finite.
         watchdog: told of every stage in which a rank may hang.
-        pictures: draws a transport plan now and then.
-        labelled: steps on labelled queries among those on bitext, where the recipe wants them.
     """
 
     recipe: Recipe
     accelerator: Accelerator
     engines: Engines
     stream: BitextStream
-    objective: CombinedObjective
-    encode: PairEncoder
+    sources: Sequence[StepSource]
     curves: Curves
     state: TrainState
     evaluate: Callable[[int], bool]
@@ -64,8 +55,16 @@ class Training:
     stop: StopFlag
     failures: NonFiniteCount
     watchdog: Watchdog
-    pictures: PlanPictures | None = None
-    labelled: LabelledTraining | None = None
+
+    def source(self) -> StepSource:
+        """What the next step trains on."""
+        step = self.state.step
+        return next(source for source in reversed(self.sources) if source.takes(step))
+
+    def first_group(self, source: StepSource) -> int:
+        """Number of a source's first loss curve among those of all."""
+        before = self.sources[: list(self.sources).index(source)]
+        return sum(len(other.groups) for other in before)
 
 
 def train(training: Training) -> bool:
@@ -80,14 +79,9 @@ def train(training: Training) -> bool:
     """
     recipe, state, main = training.recipe, training.state, collectives.rank() == 0
     progress = Progress(recipe.max_steps, "distil", initial=state.step, enabled=main)
-    # Labelled queries have a loss of their own among those of the pairs.
-    groups = [*training.stream.pairs, *(["labelled"] if training.labelled else [])]
+    groups = [name for source in training.sources for name in source.groups]
     means = RunningMeans(groups, training.accelerator.device)
     throughput = Throughput()
-    batches = throughput.timed(_agreed_batches(training))
-    negatives = training.encode.negatives
-    if negatives is not None:
-        batches = negatives.batches(batches, lambda: _num_left(recipe, state))
     training.engines.student.train()
     # An evaluation that a stop interrupted is made up for before the next step.
     ended, stopped = _evaluate_if_due(training)
@@ -98,17 +92,12 @@ def train(training: Training) -> bool:
         rate = learning_rate_at(state.step, recipe.max_steps, recipe.optimizer)
         set_learning_rate(training.engines.optimizer, rate)
         try:
-            # All of a step's micro-batches first: a stop while waiting leaves no half step.
-            num_batches = 0 if _labelled_now(training) else recipe.data.accumulation_steps
-            step_batches = [next(batches) for _ in range(num_batches)]
-            grad_norm = _optimizer_step(training, chain(step_batches, batches), means, throughput)
+            grad_norm = _optimizer_step(training, means, throughput)
         except StoppedWaitingError:
             training.save(state, False)
             _say_stopped(training, progress)
             return False
         state.step += 1
-        # Negatives are found ahead of training, so the stream's own position may be further on.
-        state.stream = training.stream.state_dict() if negatives is None else negatives.position
         if state.step % recipe.log_every_steps == 0 or state.step == recipe.max_steps:
             values = {**means.reduce(), **throughput.reduce()}
             values.update({"train/lr": rate, "train/grad_norm": grad_norm})
@@ -172,98 +161,64 @@ def _say_stopped(training: Training, progress: Progress) -> None:
     progress.close()
 
 
-def _labelled_now(training: Training) -> LabelledTraining | None:
-    """What this step trains with where its turn is the labelled queries'."""
-    labelled = training.labelled
-    return labelled if labelled and labelled.settings.takes(training.state.step) else None
-
-
-def _num_left(recipe: Recipe, state: TrainState) -> int:
-    steps = recipe.max_steps - state.step
-    steps -= recipe.labelled.num_steps(state.step, recipe.max_steps)
-    return steps * recipe.data.accumulation_steps
-
-
-def _agreed_batches(training: Training) -> Iterator[Batch]:
-    """The stream's batches; an error on one rank becomes an error on all.
-
-    Raises:
-        StoppedWaitingError: on all ranks, when a stop signal found one of them waiting.
-    """
-    batches = iter(training.stream)
-    while True:
-        batch, error, stopped = None, None, False
-        training.watchdog.stage("reading a batch")
-        try:
-            with training.stop.waiting():
-                batch, error = training.stream.take(batches)
-        except StoppedWaitingError:
-            stopped = True
-        training.watchdog.stage("agreeing on a batch")
-        found = 2 if error is not None else int(stopped)
-        found = collectives.max_over_ranks(found, training.accelerator.device)
-        if found == 2:
-            raise error or InputError(
-                "another rank cannot read its bitext", "readable shards", "see its message"
-            )
-        if found == 1:
-            raise StoppedWaitingError
-        assert batch is not None, "an endless stream does not end"
-        yield batch.to(training.accelerator.device)
-
-
-def _optimizer_step(
-    training: Training, batches: Iterator[Batch], means: RunningMeans, throughput: Throughput
-) -> float:
+def _optimizer_step(training: Training, means: RunningMeans, throughput: Throughput) -> float:
     """Forward, backward and step over the accumulated micro-batches; returns the gradient norm."""
-    accelerator, engines = training.accelerator, training.engines
-    labelled = _labelled_now(training)
+    source, step = training.source(), training.state.step
+    num_micro_batches = training.recipe.data.accumulation_steps
+    # All of a step's micro-batches first: a stop while waiting leaves no half step.
+    with throughput.waiting():
+        batches = [source.next_batch() for _ in range(num_micro_batches)]
     keys: list[list[str]] = []
     grad_norm = 0.0
     # Into the state only with the step itself: one that a stop interrupts is made anew.
     num_pairs_seen = num_skipped_steps = 0
-    while len(keys) < training.recipe.data.accumulation_steps:
-        taken = next(batches) if labelled is None else labelled.next_batch()
+    while len(keys) < num_micro_batches:
+        if not batches:
+            # In the place of one that was left out.
+            with throughput.waiting():
+                batches = [source.next_batch()]
         training.watchdog.stage("encoding and loss")
-        with accelerator.accumulate(engines.student):
-            if isinstance(taken, Batch):
-                pictures = training.pictures if not keys else None
-                micro = bitext_losses(
-                    training.encode, training.objective, taken, training.state.step, pictures
-                )
-            else:
-                assert labelled is not None, "examples come from labelled training"
-                micro = labelled_losses(labelled, taken, len(training.stream.pairs))
+        with _accumulating(training, is_last=len(keys) == num_micro_batches - 1):
+            micro = source.losses(batches.pop(0), step)
             # Ranks must agree before backward, or one waits for gradients that never come.
             training.watchdog.stage("agreeing on the loss")
             finite = bool(torch.isfinite(micro.loss.detach()))
-            if collectives.any_rank(not finite, accelerator.device):
+            if collectives.any_rank(not finite, training.accelerator.device):
                 num_skipped_steps += 1
-                # The next micro-batch takes this one's place in the accumulation.
-                accelerator.step -= 1
-                training.failures.add("loss", training.state.step, [micro.keys])
+                training.failures.add("loss", step, [micro.keys])
                 continue
             training.watchdog.stage("backward and step")
             grad_norm = _backward_and_step(training, micro.loss)
-            if not math.isfinite(grad_norm):
-                num_skipped_steps += 1
-                training.failures.add("gradient", training.state.step, [*keys, micro.keys])
-                # The whole step again, on the micro-batches that follow.
-                keys = []
-                continue
-            if labelled is None:
-                training.objective.accept()
+        if not math.isfinite(grad_norm):
+            num_skipped_steps += 1
+            training.failures.add("gradient", step, [*keys, micro.keys])
+            # The whole step again, on the micro-batches that follow.
+            keys = []
+            continue
+        source.accept()
         keys.append(micro.keys)
         num_pairs = len(micro.keys) * collectives.world_size()
         num_pairs_seen += num_pairs
         throughput.add(num_pairs)
-        means.add(micro.loss_B, micro.groups_B, micro.metrics)
+        means.add(micro.loss_B, micro.groups_B + training.first_group(source), micro.metrics)
     training.failures.clear()
     training.state.num_pairs_seen += num_pairs_seen
     training.state.num_skipped_steps += num_skipped_steps
-    if labelled is None:
-        training.objective.update()
+    source.end_step()
     return grad_norm
+
+
+@contextmanager
+def _accumulating(training: Training, is_last: bool) -> Iterator[None]:
+    """Inside, backward adds to the step's gradients; the last one reduces them and may step.
+
+    In place of `Accelerator.accumulate`, whose private count of calls goes on from one step to the
+    next, and through checkpoints: a micro-batch left out would shift every later step's end.
+    """
+    accelerator, student = training.accelerator, training.engines.student
+    accelerator.sync_gradients = is_last
+    with nullcontext() if is_last else accelerator.no_sync(student):
+        yield
 
 
 def _backward_and_step(training: Training, loss: Tensor) -> float:

@@ -1,17 +1,14 @@
-"""The loss of one micro-batch, of bitext or of labelled queries, and what goes to the curves."""
+"""Computes `MicroBatchLosses` of sentence pairs: the loss, and what goes to the curves."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
-from distill.labelled.examples import LabelledExample
 from distill.objectives.combination import CombinedObjective, CombinedOutput
 from distill.objectives.encodings import Encodings
 from distill.stream.batch import Batch
-from distill.training.labelled_steps import LabelledTraining
 from distill.training.pair_encoding import PairEncoder
 from distill.training.transport_pictures import PlanPictures
 
@@ -23,7 +20,7 @@ class MicroBatchLosses:
     Attributes:
         loss: scalar to go backward from.
         loss_B: detached loss of each row.
-        groups_B: int64, whose curve it belongs to: a language pair, or the labelled queries.
+        groups_B: int64, the loss curve of each row, numbered as its source's `groups`.
         metrics: detached figures of this rank.
         keys: names of the rows.
     """
@@ -49,16 +46,6 @@ def bitext_losses(
         pictures.show(step, objective, batch, encodings)
     figures = _figures(output, encodings, batch)
     return MicroBatchLosses(output.loss, output.loss_B, batch.pair_codes, figures, batch.keys)
-
-
-def labelled_losses(
-    labelled: LabelledTraining, examples: list[LabelledExample], group: int
-) -> MicroBatchLosses:
-    """Encode labelled queries and their passages and compare them. Collective."""
-    output = labelled(examples)
-    groups_B = torch.full_like(output.loss_B, group, dtype=torch.int64)
-    keys = [example.query for example in examples]
-    return MicroBatchLosses(output.loss, output.loss_B, groups_B, {**output.metrics}, keys)
 
 
 def _figures(

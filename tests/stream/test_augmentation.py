@@ -38,16 +38,18 @@ def lexicons(tmp_path) -> Path:
     return tmp_path
 
 
-def augmentation(lexicon: Path | None, share=0.5, side="both", monolingual=0.3, seed=0, crop=0.0):
-    switching = CodeSwitchingSettings(share=share, lexicon=lexicon, side=side)
-    hybrid = HybridSettings(monolingual_share=monolingual)
+def changes_of(lexicon: Path | None, share=0.5, side="both", monolingual=0.3, crop=0.0) -> dict:
+    """Settings of the stream that change what the student reads."""
     cropping = CroppingSettings(share=crop, min_words=1, max_words=2) if crop else None
-    data = DataSettings(
-        shards=("x",),
-        code_switching=switching,
-        hybrid=hybrid,
-        cropping=cropping or CroppingSettings(),
-    )
+    return {
+        "code_switching": CodeSwitchingSettings(share=share, lexicon=lexicon, side=side),
+        "hybrid": HybridSettings(monolingual_share=monolingual),
+        "cropping": cropping or CroppingSettings(),
+    }
+
+
+def augmentation(lexicon: Path | None, *arguments, seed=0, **options):
+    data = DataSettings(shards=("x",), **changes_of(lexicon, *arguments, **options))
     return open_augmentation(data, list(PAIRS), seed)
 
 
@@ -137,7 +139,7 @@ def test_each_epoch_seed_and_place_changes_other_words(lexicons, method):
 def test_only_what_the_student_reads_changes(make_shards, open_stream, lexicons):
     root = make_shards(PAIRS)
     plain = list(open_stream(root, micro_batch=8))
-    changed = list(open_stream(root, micro_batch=8, augmentation=augmentation(lexicons)))
+    changed = list(open_stream(root, micro_batch=8, **changes_of(lexicons)))
     english = switched = words = 0
     for batch, other in zip(changed, plain, strict=True):
         assert batch.keys == other.keys
@@ -193,10 +195,10 @@ def test_spans_of_every_length_from_every_place():
 
 def test_only_the_students_side_is_cropped(make_shards, open_stream):
     root = make_shards(PAIRS)
-    changes = augmentation(None, 0.0, "source", crop=0.5)
+    changes = changes_of(None, 0.0, "source", crop=0.5)
     plain = list(open_stream(root, micro_batch=8))
     shares = []
-    cropped = open_stream(root, micro_batch=8, augmentation=changes)
+    cropped = open_stream(root, micro_batch=8, **changes)
     for batch, other in zip(cropped, plain, strict=True):
         assert batch.keys == other.keys
         assert batch.target_texts == other.target_texts
@@ -216,13 +218,12 @@ def test_only_the_students_side_is_cropped(make_shards, open_stream):
 
 @pytest.mark.parametrize("taken", [0, 3, 13, 20])
 def test_resume_is_bit_for_bit(make_shards, open_stream, lexicons, taken):
-    options = {"micro_batch": 8, "endless": True, "seed": 4}
-    changes = augmentation(lexicons, seed=4, crop=0.5)
-    whole = open_stream(make_shards(PAIRS), **options, augmentation=changes)
+    options = {"micro_batch": 8, "endless": True, "seed": 4, **changes_of(lexicons, crop=0.5)}
+    whole = open_stream(make_shards(PAIRS), **options)
     batches = iter(whole)
     for _ in range(taken):
         next(batches)
-    resumed = open_stream(make_shards(PAIRS), **options, augmentation=changes, num_workers=1)
+    resumed = open_stream(make_shards(PAIRS), **options, num_workers=1)
     resumed.load_state_dict(whole.state_dict())
     again = iter(resumed)
     assert contents(next(batches) for _ in range(50)) == contents(next(again) for _ in range(50))
@@ -237,7 +238,7 @@ def test_world_size_changes_nothing(make_shards, open_stream, lexicons):
                 micro_batch=12 // world_size,
                 rank=rank,
                 world_size=world_size,
-                augmentation=augmentation(lexicons),
+                **changes_of(lexicons),
             )
             for batch in stream:
                 own = len(batch) - batch.num_filled
@@ -253,21 +254,21 @@ def test_stored_tokens_serve_the_sentences_that_stay(
     root = shutil.copytree(make_shards(PAIRS), tmp_path / "copy")
     for side in ("source", "target"):
         store_tokens(root, side=side, tokenize=tokenize)
-    options = {"micro_batch": 8, "augmentation": augmentation(lexicons)}
+    options = {"micro_batch": 8, **changes_of(lexicons)}
     live, stored = open_stream(root, **options), open_stream(root, **options, stored_tokens=True)
     assert contents(live) == contents(stored)
 
 
 def test_a_state_belongs_to_its_augmentation(make_shards, open_stream, lexicons):
     root = make_shards(PAIRS)
-    state = open_stream(root, augmentation=augmentation(lexicons)).state_dict()
-    others = (augmentation(lexicons, share=0.4), augmentation(lexicons, crop=0.5))
-    for other in (None, *others, augmentation(None, 0.0, "source")):
+    state = open_stream(root, **changes_of(lexicons)).state_dict()
+    others = (changes_of(lexicons, share=0.4), changes_of(lexicons, crop=0.5))
+    for other in ({}, *others, changes_of(None, 0.0, "source")):
         with pytest.raises(InputError, match="data position"):
-            open_stream(root, augmentation=other).load_state_dict(state)
+            open_stream(root, **other).load_state_dict(state)
     write_lexicon(Lexicon({"neno": [("else", 1.0)]}), lexicon_path(lexicons, "sw", "en"))
     with pytest.raises(InputError, match="data position"):
-        open_stream(root, augmentation=augmentation(lexicons)).load_state_dict(state)
+        open_stream(root, **changes_of(lexicons)).load_state_dict(state)
 
 
 def test_nothing_is_asked_for():
@@ -282,5 +283,5 @@ def test_lexicon_files(tmp_path):
         path.write_text(text)
         with pytest.raises(InputError, match=r"sw-en\.tsv:1"):
             read_lexicon(path)
-    with pytest.raises(InputError, match="learn_lexicon"):
+    with pytest.raises(InputError, match="learn-lexicon"):
         read_lexicon(tmp_path / "none.tsv")

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from distill.errors import InputError
+from distill.stream.settings import CacheSettings
 from distill.stream.sources import CorruptSourceError, ShardCache
 
 
@@ -22,7 +23,7 @@ def test_retries_back_off_and_give_up(tmp_path, monkeypatch):
     with pytest.raises(CorruptSourceError, match="checksum differs"):
         cache.local_path("pipe:echo x", sha256="0" * 64)
     with pytest.raises(InputError, match="attempts: 0"):
-        ShardCache(tmp_path, attempts=0)
+        CacheSettings(folder=tmp_path, attempts=0)
 
 
 def test_gzip_in_several_parts_and_behind_a_pipe(tmp_path):

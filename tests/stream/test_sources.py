@@ -18,15 +18,17 @@ from data_shards.build import BuildSettings, build
 from data_shards.rows import BitextInput
 from distill.errors import InputError
 from distill.stream.faults import TooManyFaultsError
+from distill.stream.settings import CacheSettings
 from distill.stream.shards import find_shards
-from distill.stream.sources import ShardCache, is_url, join
+from distill.stream.sources import is_url, join
 
 PAIRS = {"sw-en": 70, "fi-en": 41}
 
 
 @pytest.fixture
-def cache(tmp_path: Path) -> ShardCache:
-    return ShardCache(tmp_path / "cache", attempts=3, backoff_seconds=0.01, timeout_seconds=5)
+def cache(tmp_path: Path) -> CacheSettings:
+    folder = tmp_path / "cache"
+    return CacheSettings(folder=folder, attempts=3, backoff_seconds=0.01, timeout_seconds=5)
 
 
 class _Handler(http.server.SimpleHTTPRequestHandler):
@@ -266,5 +268,5 @@ def test_servers_that_fail(served, open_stream, cache, make_shards):
 
 
 def test_empty_shards_are_left_out(make_shards, cache):
-    found = find_shards([make_shards(PAIRS)], ["fi-en"], "train", cache)
+    found = find_shards([make_shards(PAIRS)], ["fi-en"], "train", cache.open())
     assert [shard.num_pairs > 0 for shard in found["fi-en"]] == [True] * 3

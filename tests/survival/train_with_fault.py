@@ -25,7 +25,7 @@ from accelerate import Accelerator
 
 import distill.train
 import distill.training.evaluation
-import distill.training.loop
+import distill.training.steps
 from distill.stream.bitext import BitextStream
 from distill.survival.stopping import StopFlag
 from distill.survival.watchdog import Watchdog
@@ -61,7 +61,7 @@ def write(name: str, text: str) -> None:
     os.replace(beside, DIRECTORY / name)
 
 
-bitext_losses, save_state = distill.training.loop.bitext_losses, Accelerator.save_state
+bitext_losses, save_state = distill.training.steps.bitext_losses, Accelerator.save_state
 evaluate_systems = distill.training.evaluation.evaluate_systems
 take, install, start_watching = BitextStream.take, StopFlag.install, Watchdog.__init__
 
@@ -113,7 +113,7 @@ def remembered_watchdog(self, *args, **kwargs):
 if __name__ == "__main__":
     torch.set_num_threads(1)
     write(f"pid-{RANK}", str(os.getpid()))
-    distill.training.loop.bitext_losses = faulty_losses
+    distill.training.steps.bitext_losses = faulty_losses
     BitextStream.take = faulty_take
     Accelerator.save_state = held_save_state
     distill.training.evaluation.evaluate_systems = held_evaluation

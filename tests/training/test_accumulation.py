@@ -1,0 +1,129 @@
+"""Steps are whole, whatever was left out, stopped or resumed before them."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace as Part
+
+import pytest
+import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState, GradientState
+
+from distill.checkpoints.train_state import TrainState
+from distill.monitoring import RunningMeans, Throughput
+from distill.survival.stopping import StoppedWaitingError
+from distill.training import loop
+from distill.training.losses import MicroBatchLosses
+
+ACCUMULATION = 4
+NAN, INF = float("nan"), float("inf")
+
+
+class Numbers:
+    """A source whose micro-batches are numbers: the loss is weight x number."""
+
+    groups = ("numbers",)
+
+    def __init__(self, student: torch.nn.Module, numbers: list[float]) -> None:
+        self.student, self.numbers, self.weights = student, iter(numbers), []
+
+    def takes(self, step: int) -> bool:
+        return True
+
+    def next_batch(self) -> float:
+        try:
+            return next(self.numbers)
+        except StopIteration:
+            raise StoppedWaitingError from None
+
+    def losses(self, batch: float, step: int) -> MicroBatchLosses:
+        weight = self.student.weight
+        self.weights.append(float(weight.detach()))
+        loss = self.student(torch.full((1, 1), 1.0 if batch == INF else batch)).sum()
+        if batch == INF:
+            loss = loss.square().sqrt()  # 0 where the weight is; its gradient is not finite.
+        groups_B = torch.zeros(1, dtype=torch.int64)
+        return MicroBatchLosses(loss, loss.detach()[None], groups_B, {}, [str(batch)])
+
+    def accept(self) -> None:
+        pass
+
+    def end_step(self) -> None:
+        pass
+
+    def store(self, state: TrainState) -> None:
+        pass
+
+
+def start():
+    AcceleratorState._reset_state(True)
+    GradientState._reset_state()
+    accelerator = Accelerator(cpu=True, gradient_accumulation_steps=ACCUMULATION)
+    student = torch.nn.Linear(1, 1, bias=False)
+    student.weight.data.fill_(0.0)
+    optimizer = torch.optim.SGD(student.parameters(), lr=1.0)
+    return accelerator, *accelerator.prepare(student, optimizer)
+
+
+def step(built, numbers: list[float]) -> tuple[float, Numbers]:
+    """One optimizer step on a source; the gradient norm."""
+    accelerator, student, optimizer = built
+    source = Numbers(student, numbers)
+
+    def nothing(*_: object) -> None:
+        pass
+
+    training = Part(
+        accelerator=accelerator,
+        engines=Part(student=student, optimizer=optimizer, zero_stage=None),
+        recipe=Part(data=Part(accumulation_steps=ACCUMULATION), optimizer=Part(max_grad_norm=0.0)),
+        state=TrainState(),
+        watchdog=Part(stage=nothing),
+        failures=Part(add=nothing, clear=nothing),
+        source=lambda: source,
+        first_group=lambda _: 0,
+    )
+    means = RunningMeans(["numbers"], torch.device("cpu"))
+    return loop._optimizer_step(training, means, Throughput()), source
+
+
+@pytest.fixture
+def built():
+    yield start()
+    AcceleratorState._reset_state(True)
+    GradientState._reset_state()
+
+
+def assert_whole(built, numbers=(1.0, 2.0, 3.0, 6.0)):
+    before = float(built[1].weight.detach())
+    norm, source = step(built, list(numbers))
+    assert source.weights == [before] * ACCUMULATION
+    assert norm == pytest.approx(sum(numbers) / ACCUMULATION)
+    assert float(built[1].weight.detach()) == pytest.approx(before - norm)
+
+
+@pytest.mark.parametrize(
+    "before", [[1.0, NAN, 1.0, 1.0], [NAN, NAN, 1.0, 1.0, 2.0], [1.0, 1.0, 1.0]]
+)
+def test_steps_are_whole_after_a_stop_and_a_resume(built, before, tmp_path):
+    with pytest.raises(StoppedWaitingError):
+        step(built, before)
+    built[0].save_state(str(tmp_path))
+    again = start()
+    again[0].load_state(str(tmp_path))
+    for _ in range(3):
+        assert_whole(again)
+
+
+def test_a_micro_batch_left_out_is_replaced(built):
+    norm, source = step(built, [1.0, NAN, 2.0, 3.0, 6.0])
+    assert norm == pytest.approx(3.0)
+    assert source.weights == [0.0] * 5
+    assert_whole(built)
+
+
+def test_a_gradient_that_is_not_finite_begins_the_step_anew(built):
+    norm, source = step(built, [1.0, INF, 1.0, 1.0, 1.0, 2.0, 3.0, 6.0])
+    assert norm == pytest.approx(3.0)
+    assert set(source.weights) == {0.0}
+    assert_whole(built)
