@@ -1,4 +1,4 @@
-"""Builds shards: chunks of input → sorted runs → shards → manifest.
+"""Builds shards (`build`): chunks of input → sorted runs → shards → manifest.
 
 Both passes run in parallel and leave whole files only, so that a build that was killed goes on
 where it stopped: runs and shards already there are kept, and the manifest is written last.

@@ -1,4 +1,4 @@
-"""Normalises a sentence pair and says why it is dropped, if it is."""
+"""Normalises a sentence pair and says why it is dropped, if it is (`CleaningRules`)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What every reader of bitext shares: an input's description, its rows, its lines, its errors."""
+"""Defines what all readers of bitext share: `BitextInput`, its rows, lines and errors."""
 
 from __future__ import annotations
 

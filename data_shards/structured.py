@@ -1,4 +1,4 @@
-"""Readers of records with named fields: JSON lines, parquet, Hugging Face data sets, TMX.
+"""Reads records with named fields: JSON lines, parquet, Hugging Face data sets, TMX.
 
 A field is found by the name given, dots lead into nested records (``translation.sw``). Without
 names it is ``source`` and ``target``, or ``translation`` with the pair's languages, as many data

@@ -1,4 +1,4 @@
-"""Writes a shard and its index: a plain ustar archive, the same bytes for the same samples."""
+"""Writes a shard and its index (`write_shard`): a plain ustar archive, the same bytes each time."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Checks every shard against the manifest, and names the bad file and the bad samples."""
+"""Checks every shard against the manifest (`verify_shards`), and names bad files and samples."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a person watches: TensorBoard curves, a progress bar, and running sums between log steps.
+"""Shows a run to people: `Curves` in TensorBoard, `Progress` bar, means between log steps.
 
 Rank 0 alone writes; other ranks hold the same object and it does nothing.
 """

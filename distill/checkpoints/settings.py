@@ -1,4 +1,4 @@
-"""When a run is saved, when it stops by itself and when it is given up (no torch)."""
+"""Says when a run is saved and when it stops by itself: `CheckpointSettings` (no torch)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a checkpoint says of itself: a run's state beside the engines', and whether it is whole."""
+"""`TrainState`, stored as state.json, and the test whether a checkpoint is complete."""
 
 from __future__ import annotations
 

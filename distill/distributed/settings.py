@@ -1,4 +1,4 @@
-"""Settings of the optimizer and of the launch, ``optimizer.…`` and ``launch.…`` (no torch)."""
+"""Holds ``optimizer.…`` and ``launch.…``: `OptimizerSettings`, `LaunchSettings` (no torch)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Processes and engines: the world a run expects, DeepSpeed's plugins, the order of preparation.
+"""Starts processes (`start_accelerator`) and wraps models into engines (`prepare`).
 
 The student trains in one DeepSpeed engine (ZeRO 0 to 3); the frozen teacher is partitioned in a
 second one (ZeRO-3). Without DeepSpeed the student is wrapped by DDP, or not at all on one process.

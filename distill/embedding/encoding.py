@@ -1,4 +1,4 @@
-"""Encode texts on all ranks, with numbers that do not depend on how many there are.
+"""Encodes texts on all ranks (`encode_texts`), with the same numbers for any number of ranks.
 
 Every batch has the same texts and the same padding in any world: batches are formed from all
 texts, sorted by length, and ranks take them in turn. Where the batches do not divide evenly, the

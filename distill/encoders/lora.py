@@ -1,4 +1,4 @@
-"""Low-rank adapters through peft: injected for training, merged when weights are written.
+"""Adds low-rank adapters through peft (`add_adapters`), and merges them when weights are written.
 
 Shapes: O outputs and I inputs of a linear layer, R rank.
 """

@@ -1,4 +1,4 @@
-"""How an encoder turns text into tokens: what a late-interaction directory records (no torch)."""
+"""Says how an encoder turns text into tokens: `TextSettings` (no torch)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where a student starts, and how it is trained and kept small (no torch)."""
+"""Says where a student starts, and what of it trains: `StudentSettings` (no torch)."""
 
 from __future__ import annotations
 

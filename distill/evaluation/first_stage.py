@@ -1,4 +1,4 @@
-"""BM25 through bm25s: a baseline, and the first stage whose run encoders rerank."""
+"""Searches by BM25 through bm25s (`BM25Index`): a baseline, and a first stage to rerank."""
 
 from __future__ import annotations
 

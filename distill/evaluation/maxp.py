@@ -1,4 +1,4 @@
-"""Long documents as overlapping passages, scored by their best one.
+"""Cuts long documents into overlapping passages (`split_passages`), scored by their best one.
 
 MaxP: a document's score is the greatest of its passages' (Dai & Callan, SIGIR 2019, section 3).
 """

@@ -1,4 +1,4 @@
-"""When a training run is evaluated, on what, and which step is kept (no torch)."""
+"""Says when a training run is evaluated, and on what: `EvaluationSettings` (no torch)."""
 
 from __future__ import annotations
 

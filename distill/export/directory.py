@@ -1,4 +1,4 @@
-"""The exported directory: one set of weights, three layouts' small files around it.
+"""Writes the exported directory (`write_directory`): one set of weights, three layouts.
 
 The weights lie at the root under the names that Stanford's ``HF_ColBERT`` gives them (backbone
 with its prefix, ``linear.weight`` beside it); transformers, PyLate and sentence-transformers take

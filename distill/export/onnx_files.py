@@ -1,4 +1,4 @@
-"""The query encoder as ONNX: any number of texts, any length, in float32 and in int8.
+"""Exports the query encoder as ONNX (`write_onnx`): any batch and length, float32 and int8.
 
 Shapes: B texts, N tokens, D dimension.
 """

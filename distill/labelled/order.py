@@ -1,4 +1,4 @@
-"""Which labelled example comes when: a pure function of seed and position, at any world size."""
+"""Decides which labelled example comes when (`LabelledOrder`), from seed and position alone."""
 
 from __future__ import annotations
 

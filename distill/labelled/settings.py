@@ -1,4 +1,4 @@
-"""Where labelled queries come from and what share of training they take (no torch)."""
+"""Says which labelled files train in which share of steps: `LabelledSettings` (no torch)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A lexicon of words with the probabilities of their translations, and its file.
+"""Writes and reads a lexicon: words with the probabilities of their translations.
 
 A folder of lexicons has one file for each direction, ``sw-en.tsv`` from Swahili to English and
 ``en-sw.tsv`` back: lines of source word, target word and probability, most probable first.

@@ -1,4 +1,4 @@
-"""Where hard negatives come from and what guards against false ones (no torch)."""
+"""Says where hard negatives come from, and the guards: `NegativeSettings` (no torch)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Hard negatives of the batches that come next: windows of them are mined together.
+"""Mines hard negatives for windows of the batches that come next: `HardNegatives`.
 
 The stream is deterministic, so the pairs of the next steps are known. They are taken from it
 ahead of training, their negatives are found, and training gets them in the same order. Each rank

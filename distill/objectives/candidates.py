@@ -1,4 +1,4 @@
-"""What a translation is ranked against: the English sentences of all ranks, and its negatives.
+"""Gathers what a translation is ranked against (`Candidates`): all ranks' sentences, negatives.
 
 Shapes: B pairs of this rank, P sentences of all ranks, K hard negatives of a row, C = P + K
 candidates of a row, N query tokens, L document tokens, D dimension.

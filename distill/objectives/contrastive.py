@@ -1,4 +1,4 @@
-"""A translation ranks its own English sentence first among the batch's.
+"""Asks a translation to rank its own English sentence first in the batch: `Contrastive`.
 
 Shapes: B pairs of this rank, C candidates of each.
 """

@@ -1,4 +1,4 @@
-"""What every objective is given, what it gives back, and how it averages.
+"""Defines what an objective gets (`Encodings`), returns (`ObjectiveOutput`) and is (`Objective`).
 
 Shapes: B pairs of this rank, N student tokens, M teacher tokens, L document tokens, D dimension,
 K hard negatives.

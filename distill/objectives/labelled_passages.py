@@ -1,4 +1,4 @@
-"""Losses over labelled passages: KL to given scores, or InfoNCE where there are none.
+"""Computes losses over labelled passages: KL to given scores, or InfoNCE without scores.
 
 Shapes: B queries of this rank, P passages of all ranks, K passages of a query, N query tokens, L
 passage tokens, D dimension.

@@ -1,4 +1,4 @@
-"""Which losses a run trains with, their weights and their own settings (no torch)."""
+"""Says which losses train, their weights and settings: `ObjectiveSettings` (no torch)."""
 
 from __future__ import annotations
 

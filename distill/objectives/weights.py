@@ -1,4 +1,4 @@
-"""How much an objective counts, and in which steps (no torch)."""
+"""Says how much an objective counts, and in which steps: `Weighted` (no torch)."""
 
 from __future__ import annotations
 

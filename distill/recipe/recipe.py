@@ -1,4 +1,4 @@
-"""The recipe of a training run: typed settings with their cross-checks (no torch).
+"""Defines `Recipe`, the settings of a training run, and their cross-checks (no torch).
 
 `distill.recipe.files` reads one from YAML and ``key=value`` overrides. A room that has settings of
 its own owns their dataclass; this file nests them.

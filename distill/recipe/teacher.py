@@ -1,4 +1,4 @@
-"""The settings of a teacher's training (no torch)."""
+"""Defines `TeacherRecipe`, the settings of a teacher's training (no torch)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Indexes of encoded documents: exact MaxSim, and PLAID through PyLate where it is installed.
+"""Indexes encoded documents: `ExactIndex` (MaxSim), and `PlaidIndex` where PyLate is installed.
 
 Shapes: P texts, N query tokens, M document tokens, D dimension.
 """

@@ -1,4 +1,4 @@
-"""Encoders, documents and an index put together: a query in, ranked and marked documents out."""
+"""Answers queries (`Searcher`): encoders, documents and an index put together."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A micro-batch, and how a worker makes it from the order's draws."""
+"""Defines `Batch`, and makes one from the order's draws (`MicroBatches`)."""
 
 from __future__ import annotations
 

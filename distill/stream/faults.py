@@ -1,4 +1,4 @@
-"""Samples that cannot be read: how they are named, counted and, up to a budget, borne."""
+"""Names and counts samples that cannot be read, up to a budget: `FaultBudget`."""
 
 from __future__ import annotations
 

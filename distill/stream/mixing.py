@@ -1,4 +1,4 @@
-"""How language pairs share the stream: from counts of pairs to shares. (no torch)"""
+"""Divides the stream among language pairs (`Mixing`): from counts to shares (no torch)."""
 
 from __future__ import annotations
 

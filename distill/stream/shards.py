@@ -1,4 +1,4 @@
-"""Finds the shards of a stream: what the manifests of its roots list, or a list of tars."""
+"""Finds the shards of a stream (`find_shards`): those of manifests, or a list of tars."""
 
 from __future__ import annotations
 

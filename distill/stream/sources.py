@@ -1,4 +1,4 @@
-"""Opens shards wherever they are, and keeps local copies of those that are not files here.
+"""Opens shards on disk or behind a URL, and keeps local copies of the latter: `ShardCache`.
 
 A place is a local path, ``http(s)://``, ``pipe:COMMAND`` (its output; no shell), or any URL for
 which fsspec or WebDataset has an opener (``s3://``, ``gs://``, ``hdfs://`` …). Random access

@@ -1,4 +1,4 @@
-"""Tokens kept beside the shards, so that training reads them instead of tokenising again.
+"""Stores tokens next to the shards (`store_tokens`), so that training need not tokenise again.
 
 For ``train-000000.tar`` and the side "source" they are ``train-000000.source-FINGERPRINT.tokens``:
 a JSON line, then numpy arrays: where each row ends (int64), all ids (int32), all flags (uint8).

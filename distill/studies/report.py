@@ -1,4 +1,4 @@
-"""The report of a study: report.md for people, results.json and summary.json for programs."""
+"""Writes a study's report (`write_report`): report.md, results.json, summary.json."""
 
 from __future__ import annotations
 

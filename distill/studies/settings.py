@@ -1,4 +1,4 @@
-"""What a study file says: a base recipe, its variants, and how they are compared (no torch)."""
+"""Defines `Study`: a base recipe, its variants, and how they are compared (no torch)."""
 
 from __future__ import annotations
 

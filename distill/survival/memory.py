@@ -1,4 +1,4 @@
-"""Out of memory: one line with what helps instead of a traceback."""
+"""Turns out-of-memory errors into one line that helps: `advice_on_out_of_memory`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tokenise a recipe's bitext once: ``distill store-tokens RECIPE.yaml [key=value ...]``.
+"""Tokenises a recipe's bitext once: ``distill store-tokens RECIPE.yaml [key=value ...]``.
 
 Writes the student's tokens of the source sentences and the teacher's of the English ones beside
 the shards; a training run with ``data.stored_tokens=true`` reads them instead of tokenising. Stored

@@ -1,4 +1,4 @@
-"""Optimizer steps on labelled queries, among those on bitext.
+"""Takes optimizer steps on labelled queries, among those on bitext: `LabelledSteps`.
 
 Shapes: B queries of this rank, K passages of a query, P passages of the batch.
 """

@@ -1,4 +1,4 @@
-"""One micro-batch through teacher and student.
+"""Encodes one micro-batch with teacher and student: `PairEncoder`.
 
 Shapes: B pairs, N student tokens, M teacher tokens, L document tokens, D dimension, K
 hard negatives of a row, P of all rows.

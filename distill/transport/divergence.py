@@ -1,4 +1,4 @@
-"""The entropic value with its exact gradient, and the debiased Sinkhorn divergence.
+"""Computes the entropic value with its exact gradient, and the debiased Sinkhorn divergence.
 
 Shapes: B pairs, N student tokens, M teacher tokens.
 """

@@ -1,4 +1,4 @@
-"""What a recipe can say about the transport loss. Importable without torch."""
+"""Says how the transport loss is computed: `TransportSettings` (no torch)."""
 
 from __future__ import annotations
 

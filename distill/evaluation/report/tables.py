@@ -1,4 +1,4 @@
-"""Tables for a paper: Markdown and LaTeX, with significance marks and the share of English kept."""
+"""Writes tables for a paper (`write_tables`): Markdown and LaTeX with significance marks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Compiled for the CPU: one pair's token vectors to its costs, and its plan to their gradients.
+"""Turns one pair's vectors into costs, and its plan into their gradients (numba).
 
 Shapes: n and m tokens of one pair, D dimension. Matrices are n4 x m16: sides rounded up to
 multiples of 4 and 16, so that no inner loop has a remainder. Vectors are read where they are,
