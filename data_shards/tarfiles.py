@@ -54,7 +54,7 @@ class _Hashed:
 
 
 def write_shard(root: Path, name: str, samples: Iterable[tuple[int, str, str, str]]) -> Shard:
-    """Write one shard and its index; neither has its final name before it is whole.
+    """Write one shard and its index; neither has its final name before it is complete.
 
     Args:
         root: folder of the build.

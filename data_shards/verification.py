@@ -21,7 +21,7 @@ def verify_shards(root: Path, manifest: Manifest) -> Iterator[tuple[Shard, str |
     """Check shard after shard.
 
     Yields:
-        Each shard with what is wrong with it, or None. Its files are read whole.
+        Each shard with what is wrong with it, or None. Its files are read to the end.
     """
     for entry in manifest.pairs.values():
         for split in entry.splits.values():

@@ -60,7 +60,7 @@ class Progress:
             )
 
     def advance(self, figures: str = "", count: int = 1) -> None:
-        """Count `count` steps; `figures` stand beside the bar from now on."""
+        """Count `count` steps; `figures` are shown next to the bar from now on."""
         self.done += count
         self._figures = figures or self._figures
         if self._bar is not None:

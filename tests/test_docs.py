@@ -7,18 +7,33 @@ import json
 import re
 import subprocess
 import sys
-from dataclasses import fields
+from dataclasses import Field, fields, is_dataclass
 from html.parser import HTMLParser
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 import yaml
 
+from data_shards.build import BuildSettings
 from distill.__main__ import COMMANDS
+from distill.encoders.student_settings import LoraSettings
 from distill.recipe.files import load_settings, plain_settings
 from distill.recipe.recipe import Recipe
+from distill.recipe.teacher import TeacherRecipe
+from distill.studies.settings import Study
 
 ROOT = Path(__file__).resolve().parent.parent
+#: Types of defaults that a sentence can state as they are.
+PLAIN = (bool, int, float, str, Path)
+
+
+def settings_reference() -> ModuleType:
+    """The hook that makes the page of settings."""
+    spec = importlib.util.spec_from_file_location("hook", ROOT / "docs/settings_reference.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 def keys(settings: dict, prefix: str = "") -> set[str]:
@@ -129,3 +144,38 @@ def recipe_parts() -> list[tuple[str, str]]:
 def test_parts_of_recipes_are_valid(page, block, tiny_world):
     overrides = [f"{key}={json.dumps(value)}" for key, value in yaml.safe_load(block).items()]
     load_settings(Recipe, tiny_world.recipe, ["max_steps=400", *overrides])
+
+
+def plain_fields() -> list[tuple[type, Field]]:
+    """Fields of all settings whose default is a number, a word or a path."""
+    found, waiting = [], [Recipe, TeacherRecipe, Study, BuildSettings, LoraSettings]
+    while waiting:
+        kind = waiting.pop()
+        found += [(kind, item) for item in fields(kind) if isinstance(item.default, PLAIN)]
+        waiting += [part for part in map(default_of, fields(kind)) if isinstance(part, type)]
+    return found
+
+
+def default_of(item: Field) -> object:
+    factory = item.default_factory
+    return factory if is_dataclass(factory) else None
+
+
+def says(stated: str, default: object) -> bool:
+    if isinstance(default, bool):
+        return stated == str(default).lower()
+    if isinstance(default, (int, float)):
+        return float(stated) == default
+    return stated.strip('"') == str(default)
+
+
+def test_stated_defaults_are_those_of_the_code():
+    """The text under a setting ends with its default, which a change of the code must follow."""
+    reference = settings_reference()
+    wrong = {}
+    for kind, item in plain_fields():
+        text = reference.documented(kind)[item.name][1]
+        stated = re.search(r"Default: (.+?)[.,](?: |$)", text)
+        if stated is None or not says(stated[1], item.default):
+            wrong[f"{kind.__name__}.{item.name}"] = text
+    assert not wrong

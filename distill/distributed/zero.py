@@ -60,7 +60,7 @@ def uses_deepspeed() -> bool:
 
 
 def check_world(launch: LaunchSettings) -> None:
-    """Compare the launcher's world with the recipe's, before any process group is made.
+    """Compare the launcher's number of processes with the recipe's, before they connect.
 
     Raises:
         InputError: another number of processes than the recipe's, DeepSpeed without JSONs, or a
@@ -150,7 +150,7 @@ def start_accelerator(launch: LaunchSettings, shape: BatchShape) -> Accelerator:
     """Make the process group and the Accelerator. Every rank calls it once.
 
     Raises:
-        InputError: the world that came up is not the one launched.
+        InputError: the processes that connected are not those launched.
     """
     world_size = int(os.environ.get("WORLD_SIZE", "1"))
     local_world_size = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))

@@ -57,7 +57,7 @@ def lexicon_path(folder: Path, source: str, target: str) -> Path:
 
 
 def write_lexicon(lexicon: Lexicon, path: Path) -> None:
-    """Write a lexicon's file, whole or not at all.
+    """Write a lexicon's file, complete or not at all.
 
     Raises:
         InputError: the folder cannot be written.

@@ -80,7 +80,7 @@ class HardNegatives:
         ]
 
     def state_dict(self) -> dict[str, Any]:
-        """What `load_state_dict` needs on any rank of any world: pairs ahead, lists. Collective."""
+        """What `load_state_dict` needs, on any number of ranks: pairs ahead, lists. Collective."""
         if not self._depends_on_student or self._resumed:
             return self._resumed
         keys = [key for batch, _ in self._waiting for key in batch.keys]

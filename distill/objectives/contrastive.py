@@ -24,7 +24,7 @@ class Contrastive(Objective):
 
     ``-log exp(S[b, own] / t) / sum over p of exp(S[b, p] / t)``, S the mean-per-token MaxSim and t
     the temperature (van den Oord et al., arXiv 1807.03748, equation 4). Hard negatives of the row,
-    where the recipe wants them, stand in the sum beside the batch's sentences.
+    where the recipe wants them, stand in the sum with the batch's sentences.
     """
 
     needs = frozenset({Need.DOCUMENTS})

@@ -100,7 +100,7 @@ class RunFacts:
     Attributes:
         pairs: codes such as sw-en, in the order of `Encodings.pair_codes_B`.
         dimension: D.
-        max_steps: optimizer steps of the whole run.
+        max_steps: optimizer steps of the run.
         seed: the run's.
         device: where encodings are.
     """
@@ -124,7 +124,7 @@ class Objective(ABC):
 
 
 class LearningObjective(Objective):
-    """An objective with parameters of its own, which learn beside the student."""
+    """An objective with parameters of its own, which train along with the student."""
 
     @abstractmethod
     def accept(self) -> None:

@@ -38,7 +38,7 @@ class SideTokens:
 
     Attributes:
         tokenize: tokenises texts.
-        stored: tokens kept beside the shards, used instead where given.
+        stored: tokens kept next to the shards, used instead where given.
         pad_multiple: N becomes a multiple of it.
         pad_id: id of padding, where there is any to add.
     """

@@ -53,7 +53,7 @@ class FaultBudget:
     """Counts a rank's faults, and ends the run when an epoch has too many.
 
     Args:
-        max_bad_fraction: share of an epoch's samples that is borne.
+        max_bad_fraction: share of an epoch's samples that may be unreadable.
         num_samples: samples of one rank in an epoch.
     """
 

@@ -48,9 +48,9 @@ def store_tokens(
     cache: ShardCache | None = None,
     progress: Callable[[int], None] = lambda num_pairs: None,
 ) -> int:
-    """Tokenise one side of all samples and keep the tokens beside the shards.
+    """Tokenise one side of all samples and keep the tokens next to the shards.
 
-    Needs memory for the tokens of one shard. A shard has its tokens whole or not at all, so that
+    Needs memory for the tokens of one shard. A shard has all its tokens or none, so that
     the same call goes on after a kill.
 
     Args:

@@ -189,7 +189,7 @@ def write_tables(
     comparisons: Mapping[str, Comparisons],
     baseline: str | None,
 ) -> None:
-    """Write tables.md and tables.tex, one table per measure, beside results.json."""
+    """Write tables.md and tables.tex, one table per measure, next to results.json."""
     from distill.evaluation.results import replace_text
 
     arguments = [(results, name, comparisons.get(name), baseline) for name in measures]

@@ -84,7 +84,7 @@ def careful_norm(vector):
 
 @compiled
 def fill_products(student, teacher, places_n, places_m, out):
-    """out[i, j] = <s_i, t_j> over whole blocks of 4 x 4 tokens, whose sums fit the registers."""
+    """out[i, j] = <s_i, t_j> over full blocks of 4 x 4 tokens, whose sums fit the registers."""
     dimension = student.shape[1]
     zero = student.dtype.type(0)
     for i in range(0, out.shape[0], 4):
