@@ -15,7 +15,7 @@ STATIC_WINDOW_STEPS = 25
 
 @dataclass(frozen=True, kw_only=True)
 class NegativeSettings:
-    """Extra English documents for each pair, beside the batch's own, in the ranking objectives.
+    """Extra English documents for each pair in the ranking objectives, besides the batch's own.
 
     Static negatives are those nearest to the English sentence, found once. Dynamic ones are
     those nearest to the translation as the student encodes it, found again every few steps for

@@ -87,7 +87,7 @@ class AdversarialObjective(Weighted):
 
 @dataclass(frozen=True, kw_only=True)
 class AnchorObjective(Weighted):
-    """The English sentence through the student, kept where the teacher has it."""
+    """Distance of the student's English vectors from the teacher's, so that English is kept."""
 
     level: Literal["token", "sentence"] = "token"
     """What is compared: `token`, the vectors of each token, so that student and teacher must

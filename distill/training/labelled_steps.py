@@ -21,7 +21,7 @@ from distill.errors import InputError
 from distill.labelled.examples import LabelledExample, read_labelled_examples
 from distill.labelled.order import LabelledOrder
 from distill.labelled.settings import LabelledSettings
-from distill.objectives.encodings import Negatives, ObjectiveOutput, global_mean
+from distill.objectives.encodings import ObjectiveOutput, PassageVectors, global_mean
 from distill.objectives.labelled_passages import labelled_contrastive, listwise_distillation
 from distill.recipe.recipe import Recipe
 from distill.training.losses import MicroBatchLosses
@@ -121,7 +121,7 @@ class LabelledSteps:
         return torch.tensor(padded, device=self.device)
 
     @torch.no_grad()
-    def _encoded(self, texts: list[list[str]]) -> Negatives:
+    def _encoded(self, texts: list[list[str]]) -> PassageVectors:
         """The passages as the teacher's documents. Collective."""
         flat = [text for row in texts for text in row]
         cache = self.passages
