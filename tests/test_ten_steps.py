@@ -28,12 +28,21 @@ def bash_blocks(text: str) -> list[str]:
 
 
 def commands(block: str) -> list[str]:
-    """A block's commands without the comments above them: what blank lines divide."""
-    parts = [
-        "\n".join(line for line in part.splitlines() if not line.startswith("# "))
-        for part in block.strip().split("\n\n")
-    ]
-    return [part for part in parts if part]
+    """A block's commands, comments left out; a here-document or a backslash goes on with the next
+    line."""
+    found, end = [""], None
+    for line in block.splitlines():
+        if end is None and (not line or line.startswith("# ")):
+            continue
+        found[-1] += line + "\n"
+        heredoc = re.search(r"<<'(\w+)'$", line)
+        if heredoc:
+            end = heredoc[1]
+        elif line == end:
+            end = None
+        if end is None and not line.endswith("\\"):
+            found.append("")
+    return found[:-1]
 
 
 def steps() -> list[tuple[int, str]]:
@@ -82,7 +91,7 @@ class Newcomer:
         new = [command for command in commands(block) if command not in self._done]
         self._done |= set(new)
         done = subprocess.run(
-            ["bash", "-euo", "pipefail", "-c", "\n".join(new)],
+            ["bash", "-euo", "pipefail", "-c", "".join(new)],
             cwd=self.directory,
             env={
                 **os.environ,
