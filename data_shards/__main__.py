@@ -1,4 +1,4 @@
-"""Command line: ``distill shards build | inspect | verify``."""
+"""Builds, shows and verifies shards: ``distill shards build | inspect | verify``."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Builds shards: chunks of input → sorted runs → shards → manifest.
+"""Builds shards (`build`): chunks of input → sorted runs → shards → manifest.
 
-Both passes run in parallel and leave whole files only, so that a build that was killed goes on
+Both passes run in parallel and leave complete files only, so that a build that was killed goes on
 where it stopped: runs and shards already there are kept, and the manifest is written last.
 The bytes that are written do not depend on the number of workers.
 """
@@ -65,25 +65,29 @@ class BuildSettings:
     """What to build, from what, by which rules."""
 
     inputs: tuple[BitextInput, ...]
-    """Input files; those of one pair are concatenated in this order."""
+    """Input files; those of one pair are concatenated in this order. Required."""
     output: Path
-    """Folder for the shards, made if it is missing."""
+    """Folder for the shards, made if it is missing. Required."""
     cleaning: CleaningRules = field(default_factory=CleaningRules)
     """Which pairs are kept."""
     held_out: tuple[str, ...] = ()
-    """Files of held-out sentences; pairs with one of them on either side are dropped."""
+    """Files of held-out sentences; pairs with one of them on either side are dropped. Default:
+    none."""
     dev_fraction: float = 0.01
-    """Share of target sentences that go to the dev split, chosen by hash."""
+    """Share of target sentences, from 0 to 1, that go to the dev split, chosen by hash. Default:
+    0.01."""
     num_shards: int = 0
-    """Training shards per pair; 0 lets `pairs_per_shard` decide."""
+    """Training shards per pair; 0 lets `pairs_per_shard` decide. Default: 0."""
     pairs_per_shard: int = 10_000
-    """Pairs in a shard, about, where `num_shards` is 0 and for the dev split."""
+    """Pairs in a shard, about, where `num_shards` is 0 and for the dev split. Default: 10000, 10 to
+    15 MB."""
     compression: str = "none"
-    """"none", or "gzip": .tar.gz shards, smaller to store and send; streams unpack them first."""
+    """"none", or "gzip": .tar.gz shards, smaller to store and send; streams unpack them first.
+    Default: none."""
     workers: int = 1
-    """Processes that clean and write."""
+    """Processes that clean and write. Default: 1."""
     overwrite: bool = False
-    """Replace the shards of another build in `output`."""
+    """Whether the shards of another build in `output` are replaced. Default: false."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.dev_fraction < 1:

@@ -1,4 +1,4 @@
-"""Normalises a sentence pair and says why it is dropped, if it is."""
+"""Normalises a sentence pair and says why it is dropped, if it is (`CleaningRules`)."""
 
 from __future__ import annotations
 
@@ -34,24 +34,30 @@ class CleaningRules:
     """What a sentence pair must satisfy to be kept."""
 
     max_characters: int = 2000
-    """Longest side kept, in characters after normalisation."""
+    """Longest side kept, in characters after normalisation. Default: 2000."""
     max_length_ratio: float = 9.0
-    """Largest ratio of the longer side to the shorter, in characters (9 as Moses has it)."""
+    """Largest ratio of the longer side to the shorter, in characters. Default: 9.0, as Moses has
+    it."""
     keep_identical: bool = False
-    """Keep pairs whose two sides are the same text (names, or lines never translated)."""
+    """Whether pairs whose two sides are the same text (names, or lines never translated) are kept.
+    Default: false."""
     duplicates: str = "drop"
-    """"drop": a pair that occurs again is dropped, its first line kept; "keep": all are kept."""
+    """"drop": a pair that occurs again is dropped, its first line kept; "keep": all are kept.
+    Default: drop."""
     check_script: bool = False
-    """Drop pairs with a side that is mostly not in its language's script."""
+    """Whether pairs with a side that is mostly not in its language's script are dropped. Default:
+    false."""
     language_identifier: str = "none"
     """"none", or "lingua": drop pairs with a side of 20 characters or more that the package
-    lingua-language-detector is sure is in another language."""
+    lingua-language-detector is sure is in another language. Default: none."""
     malformed: str = "error"
-    """"error": a line that cannot be read ends the build; "drop": it is dropped and counted."""
+    """"error": a line that cannot be read ends the build; "drop": it is dropped and counted.
+    Default: error."""
     unescape_entities: bool = False
-    """Read ``&amp;`` and other references of HTML in the texts as the characters they mean."""
+    """Read ``&amp;`` and other references of HTML in the texts as the characters they mean.
+    Default: false."""
     drop_patterns: tuple[str, ...] = ()
-    """Regular expressions; a pair is dropped if one of them occurs in a side."""
+    """Regular expressions; a pair is dropped if one of them occurs in a side. Default: none."""
 
     def __post_init__(self) -> None:
         if self.max_characters < 1:

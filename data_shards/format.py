@@ -1,4 +1,4 @@
-"""The shard format: file names, the manifest, the index and the payload of one sample.
+"""Defines the shard format: file names, `Manifest`, index and payload of one sample.
 
 This is the only module that both rooms, ``data_shards`` and ``distill.stream``, know::
 

@@ -1,4 +1,4 @@
-"""Tells texts in a wrong script or language."""
+"""Tells texts in a wrong script (`in_wrong_script`) or language (`in_wrong_language`)."""
 
 from __future__ import annotations
 

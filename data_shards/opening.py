@@ -1,4 +1,4 @@
-"""Opens input files whatever their compression, and reports what is wrong in one line."""
+"""Opens input files of any compression (`open_bytes`), and reports faults in one line."""
 
 from __future__ import annotations
 

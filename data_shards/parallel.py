@@ -1,4 +1,4 @@
-"""Runs tasks in worker processes with a bounded number of them under way."""
+"""Runs tasks in worker processes, a bounded number at a time (`run_tasks`)."""
 
 from __future__ import annotations
 

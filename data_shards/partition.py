@@ -1,4 +1,4 @@
-"""Decides which shards a pair becomes: ranges of the pairs' hashes with about equal counts.
+"""Decides which shards a pair becomes (`plan_pair`): ranges of its hashes of about equal counts.
 
 Hashes are uniform, so each shard is a random sample of the corpus and its order is random too:
 the first shuffle happens here, and duplicates always meet in one shard.

@@ -1,4 +1,4 @@
-"""Readers of plain text: tab-separated columns, aligned lines in two files or an OPUS zip."""
+"""Reads plain text: tab-separated columns, aligned lines in two files or an OPUS zip."""
 
 from __future__ import annotations
 

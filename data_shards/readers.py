@@ -1,4 +1,4 @@
-"""The readers of bitext by format: files in, rows (line, source, target, origin) out, in order."""
+"""Reads bitext by format (`read_rows`): files in, rows (line, source, target, origin) out."""
 
 from __future__ import annotations
 

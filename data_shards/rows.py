@@ -1,4 +1,4 @@
-"""What every reader of bitext shares: an input's description, its rows, and what is no text."""
+"""Defines what all readers of bitext share: `BitextInput`, its rows, and what is no text."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Sorted runs: what the first pass of a build leaves on disk, and how the second reads it.
+"""Writes and reads sorted runs (`write_run`, `Run`), what a build's first pass leaves on disk.
 
 A chunk of input becomes one run: its kept pairs sorted by (split, hash), so that the pairs of a
 shard, which is a range of hashes, lie together in every run and are read with one seek each.

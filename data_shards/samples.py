@@ -1,4 +1,4 @@
-"""Reads a few samples of a build, for people to look at."""
+"""Reads the first samples of a build, for people to look at (`first_samples`)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Estimates what a build takes on disk and refuses it where there is no room."""
+"""Estimates a build's bytes on disk and refuses it where there is no room (`require_space`)."""
 
 from __future__ import annotations
 

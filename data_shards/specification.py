@@ -1,4 +1,4 @@
-"""A build described in YAML, for more inputs than fit on a command line::
+"""Reads a build's settings from YAML (`read_specification`)::
 
     dev_fraction: 0.01
     held_out: [queries.jsonl]

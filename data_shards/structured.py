@@ -1,4 +1,4 @@
-"""Readers of records with named fields: JSON lines, parquet, Hugging Face data sets.
+"""Reads records with named fields: JSON lines, parquet, Hugging Face data sets.
 
 A field is found by the name given, dots lead into nested records (``translation.sw``). Without
 names it is ``source`` and ``target``, or the pair's languages in ``translation`` or in the record

@@ -1,4 +1,4 @@
-"""A manifest as a table to read."""
+"""Prints a manifest as a table (`manifest_table`)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Writes a shard and its index: a plain ustar archive, the same bytes for the same samples."""
+"""Writes a shard and its index (`write_shard`): a plain ustar archive, the same bytes each time."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class _Hashed:
 
 
 def write_shard(root: Path, name: str, samples: Iterable[tuple[int, str, str, str]]) -> Shard:
-    """Write one shard and its index; neither has its final name before it is whole.
+    """Write one shard and its index; neither has its final name before it is complete.
 
     Args:
         root: folder of the build.

@@ -1,4 +1,4 @@
-"""Checks every shard against the manifest, and names the bad file and the bad samples."""
+"""Checks every shard against the manifest (`verify_shards`), and names bad files and samples."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def verify_shards(root: Path, manifest: Manifest) -> Iterator[tuple[Shard, str |
     """Check shard after shard.
 
     Yields:
-        Each shard with what is wrong with it, or None. Its files are read whole.
+        Each shard with what is wrong with it, or None. Its files are read to the end.
     """
     for entry in manifest.pairs.values():
         for split in entry.splits.values():

@@ -1,4 +1,4 @@
-"""The folder ``.build`` of a build under way: what a killed build leaves, the next goes on with."""
+"""Keeps the folder ``.build`` of an unfinished build (`Workspace`), so that the next goes on."""
 
 from __future__ import annotations
 

@@ -1,3 +1,3 @@
-"""Distributed optimal-transport distillation of retrieval query encoders with bitext."""
+"""Distils query encoders for retrieval with bitext and optimal transport, on many processes."""
 
 __version__ = "0.1.0"

@@ -1,4 +1,4 @@
-"""The one error that a user's input can cause, and how a command ends on it."""
+"""Defines `InputError`, the one error that a user's input causes, and how a command ends on it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Language pairs: the seven of the method's evaluation, and the rule for any other."""
+"""Parses language pairs (`parse_pair`): the seven of the method's evaluation, and any other."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a person watches: TensorBoard curves, a progress bar, and running sums between log steps.
+"""Shows a run to people: `Curves` in TensorBoard, `Progress` bar, means between log steps.
 
 Rank 0 alone writes; other ranks hold the same object and it does nothing.
 """
@@ -60,7 +60,7 @@ class Progress:
             )
 
     def advance(self, figures: str = "", count: int = 1) -> None:
-        """Count `count` steps; `figures` stand beside the bar from now on."""
+        """Count `count` steps; `figures` are shown next to the bar from now on."""
         self.done += count
         self._figures = figures or self._figures
         if self._bar is not None:

@@ -1,4 +1,4 @@
-"""A padded batch of token ids with the masks that say which tokens do what.
+"""Defines `Tokens`: a padded batch of token ids, with masks that say which tokens do what.
 
 Shapes: B texts, N tokens after padding.
 """

@@ -1,4 +1,4 @@
-"""Distil a query encoder: recipe → checks → engines → loop → evaluation → student directory.
+"""Distils a query encoder (`run`): recipe → checks → engines → loop → evaluation → student.
 
 Run by ``accelerate launch``, with ``--config_file accelerate_config.yaml`` for the sharded run.
 """

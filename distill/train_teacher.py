@@ -1,4 +1,4 @@
-"""Train an English late-interaction teacher: backbone, projection, in-batch contrastive MaxSim.
+"""Trains an English late-interaction teacher (`train_teacher`) by in-batch contrastive MaxSim.
 
 ``accelerate launch distill/train_teacher.py RECIPE.yaml key=value …``. Who has a teacher skips it.
 """

@@ -1,21 +1,39 @@
-"""The documentation builds, names every setting, and quotes messages that exist."""
+"""The documentation builds, names every setting, and quotes messages and files that exist."""
 
 from __future__ import annotations
 
 import importlib.util
+import json
 import re
 import subprocess
 import sys
-from dataclasses import fields
+from dataclasses import Field, fields, is_dataclass
 from html.parser import HTMLParser
 from pathlib import Path
+from types import ModuleType
 
 import pytest
+import yaml
 
+from data_shards.build import BuildSettings
+from distill.__main__ import COMMANDS
+from distill.encoders.student_settings import LoraSettings
 from distill.recipe.files import load_settings, plain_settings
 from distill.recipe.recipe import Recipe
+from distill.recipe.teacher import TeacherRecipe
+from distill.studies.settings import Study
 
 ROOT = Path(__file__).resolve().parent.parent
+#: Types of defaults that a sentence can state as they are.
+PLAIN = (bool, int, float, str, Path)
+
+
+def settings_reference() -> ModuleType:
+    """The hook that makes the page of settings."""
+    spec = importlib.util.spec_from_file_location("hook", ROOT / "docs/settings_reference.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 def keys(settings: dict, prefix: str = "") -> set[str]:
@@ -54,7 +72,7 @@ class Codes(HTMLParser):
 @pytest.fixture(scope="module")
 def site(tmp_path_factory) -> Path:
     if importlib.util.find_spec("material") is None:
-        pytest.skip("mkdocs-material is not installed: pip install 'optical-distill[docs]'")
+        pytest.skip("mkdocs-material is not installed: pip install mkdocs-material")
     folder = tmp_path_factory.mktemp("site")
     # Without --quiet, under which mkdocs counts no warning and strict means nothing.
     command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(folder)]
@@ -78,7 +96,7 @@ def test_every_setting_has_its_line(site, tiny_world):
 
 def test_pages_load_nothing_from_elsewhere(site):
     pages = list(site.rglob("index.html"))
-    assert len(pages) == 6
+    assert len(pages) == len(list((ROOT / "docs").glob("*.md")))
     for page in pages:
         for name in Codes(page).files:
             assert not re.match(r"(https?:)?//(?!squidfunk\.github\.io)", name), (page, name)
@@ -100,3 +118,64 @@ def test_quoted_messages_are_in_the_code():
     # A message may be written over several lines, and in parts.
     joined = re.sub(r'"\s*f?"', "", source)
     assert [message for message in messages() if message not in joined] == []
+
+
+def test_commands_are_those_of_the_front_door():
+    """What is started in a code block is ``distill COMMAND``, or a script in the clone."""
+    for page in (ROOT / "README.md", *(ROOT / "docs").glob("*.md")):
+        text = page.read_text(encoding="utf-8")
+        assert "python -m" not in text, page
+        for name in re.findall(r"^distill ([\w-]+)", text, flags=re.M):
+            assert name in COMMANDS, (page, name)
+        for script in re.findall(r"\b(?:distill|launch|benchmarks|docs)/[\w/.-]+\.\w+", text):
+            assert (ROOT / script).exists() or script == "launch/slurm/site.env", (page, script)
+
+
+def recipe_parts() -> list[tuple[str, str]]:
+    """(page, text) of the blocks that are parts of a recipe."""
+    return [
+        (page.stem, block)
+        for page in sorted((ROOT / "docs").glob("*.md"))
+        for block in re.findall(r"^```yaml\n(.*?)^```", page.read_text("utf-8"), flags=re.S | re.M)
+    ]
+
+
+@pytest.mark.parametrize(("page", "block"), recipe_parts())
+def test_parts_of_recipes_are_valid(page, block, tiny_world):
+    overrides = [f"{key}={json.dumps(value)}" for key, value in yaml.safe_load(block).items()]
+    load_settings(Recipe, tiny_world.recipe, ["max_steps=400", *overrides])
+
+
+def plain_fields() -> list[tuple[type, Field]]:
+    """Fields of all settings whose default is a number, a word or a path."""
+    found, waiting = [], [Recipe, TeacherRecipe, Study, BuildSettings, LoraSettings]
+    while waiting:
+        kind = waiting.pop()
+        found += [(kind, item) for item in fields(kind) if isinstance(item.default, PLAIN)]
+        waiting += [part for part in map(default_of, fields(kind)) if isinstance(part, type)]
+    return found
+
+
+def default_of(item: Field) -> object:
+    factory = item.default_factory
+    return factory if is_dataclass(factory) else None
+
+
+def says(stated: str, default: object) -> bool:
+    if isinstance(default, bool):
+        return stated == str(default).lower()
+    if isinstance(default, (int, float)):
+        return float(stated) == default
+    return stated.strip('"') == str(default)
+
+
+def test_stated_defaults_are_those_of_the_code():
+    """The text under a setting ends with its default, which a change of the code must follow."""
+    reference = settings_reference()
+    wrong = {}
+    for kind, item in plain_fields():
+        text = reference.documented(kind)[item.name][1]
+        stated = re.search(r"Default: (.+?)[.,](?: |$)", text)
+        if stated is None or not says(stated[1], item.default):
+            wrong[f"{kind.__name__}.{item.name}"] = text
+    assert not wrong

@@ -1,8 +1,10 @@
-"""Checkpoints: written beside, synced, renamed; found again; one is whole or it is not there.
+"""Saves and loads checkpoints: `save_checkpoint`, `load_checkpoint`.
+
+A checkpoint is written under another name, synced and renamed, so it is complete or not there.
 
 Layout: ``checkpoints/step-<n>/`` with what Accelerate and DeepSpeed save (weights, optimizer,
 random states of every rank), the resolved ``config.yaml``, and ``state.json``, which is written
-last, lists the other files and marks the checkpoint as whole. The teacher is not in it, only its
+last, lists the other files and marks the checkpoint as complete. The teacher is not in it, only its
 hash.
 ``checkpoints/latest`` points to the newest, ``checkpoints/best`` to the best step's, which is kept.
 """
@@ -63,7 +65,7 @@ def save_checkpoint(
 def write_checkpoint(
     directory: Path, accelerator: Accelerator, state: TrainState, keep_last: int
 ) -> Callable[[], None] | None:
-    """Write all of ``step-<n>``, beside its place. Collective.
+    """Write all of ``step-<n>`` under another name. Collective.
 
     Returns:
         On rank 0 what makes it a checkpoint: it waits for the disk, puts it in place and drops old
@@ -122,7 +124,7 @@ def _disk_errors(partial: Path, needed: int) -> Iterator[None]:
 
 
 def _complete(partial: Path, target: Path, state: TrainState) -> None:
-    """Mark as complete and put in place; after a crash at any point it is that or not there."""
+    """Mark as complete and put in place; after a crash at any point it is complete or not there."""
     config = target.parent.parent / "config.yaml"
     if config.is_file():
         shutil.copyfile(config, partial / "config.yaml")
@@ -157,7 +159,7 @@ def load_checkpoint(
 ) -> TrainState:
     """Put engines, optimizer and random states back; returns the rest. Collective.
 
-    Exact in a world of as many ranks as wrote it. In another one weights, optimizer state and the
+    Exact with as many ranks as wrote it. With another number weights, optimizer state and the
     position in the data are the same; what follows differs in the size of a global batch (unless
     the micro-batch changes with it), in the order of additions, and, with dropout, in its masks.
 
@@ -216,7 +218,7 @@ def _is_deepspeed(accelerator: Accelerator) -> bool:
 
 @contextmanager
 def _without_wrappers(accelerator: Accelerator) -> Iterator[None]:
-    """Inside, weights have the names that they have in a world of one; engines are left alone."""
+    """Inside, weights have the names that they have on one process; engines are left alone."""
     models = list(accelerator._models)
     if not _is_deepspeed(accelerator):
         accelerator._models[:] = [accelerator.unwrap_model(model) for model in models]

@@ -1,4 +1,4 @@
-"""Files that are there after a crash, too."""
+"""Writes files so that they are still there after a crash: `sync_tree`, `point`."""
 
 from __future__ import annotations
 

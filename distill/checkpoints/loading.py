@@ -1,4 +1,4 @@
-"""Loading that cannot run code: `torch.load` with ``weights_only``, also inside DeepSpeed."""
+"""Loads files that cannot run code: `weights_only_loading`, also inside DeepSpeed."""
 
 from __future__ import annotations
 

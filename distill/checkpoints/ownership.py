@@ -1,4 +1,4 @@
-"""One launch writes to a run directory; one that was thought dead and is not must notice."""
+"""Lets one launch at a time write to a run directory: `Ownership`."""
 
 from __future__ import annotations
 

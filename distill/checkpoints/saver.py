@@ -1,4 +1,4 @@
-"""What a run does when it writes a checkpoint: collect the state, write it, tell what it cost."""
+"""Collects a run's state, writes a checkpoint and reports its cost: `Saver`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""When a run is saved, when it stops by itself and when it is given up (no torch)."""
+"""Says when a run is saved and when it stops by itself: `CheckpointSettings` (no torch)."""
 
 from __future__ import annotations
 
@@ -13,14 +13,15 @@ class CheckpointSettings:
     """When the training state is written and what of it is kept."""
 
     every_steps: int = 200
-    """Steps between checkpoints; 0 for none but the last."""
+    """Steps between checkpoints; 0 for only the one at the end. Default: 200."""
     keep_last: int = 2
-    """Number of checkpoints kept."""
+    """Number of newest checkpoints kept. Default: 2."""
     resume: Literal["auto", "never"] = "auto"
-    """Go on from the run directory's newest whole checkpoint, or refuse a used directory."""
+    """`auto` goes on from the run directory's newest complete checkpoint, `never` refuses a
+    directory that has one. Default: auto."""
     wall_clock_minutes: float | None = None
-    """Minutes after its start at which a run stops with a checkpoint and asks to be started again,
-    for schedulers that send no signal; none for no limit."""
+    """Minutes after its start at which a run writes a checkpoint and ends with status 85 ("start me
+    again"), for schedulers that send no signal. Default: none, no limit."""
 
     def __post_init__(self) -> None:
         for name, least in (("every_steps", 0), ("keep_last", 1)):

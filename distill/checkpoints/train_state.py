@@ -1,4 +1,4 @@
-"""What a checkpoint says of itself: a run's state beside the engines', and whether it is whole."""
+"""`TrainState`, stored as state.json, and the test whether a checkpoint is complete."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class TrainState:
 
     Attributes:
         step: optimizer steps done.
-        stream: position of the sample plan, `BitextStream.state_dict`.
+        stream: position in the order of samples, `BitextStream.state_dict`.
         num_pairs_seen: sentence pairs trained on, over all ranks.
         num_skipped_steps: steps left out for a loss or gradient that was not finite.
         teacher_hash: identity of the frozen teacher.

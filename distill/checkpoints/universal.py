@@ -1,4 +1,4 @@
-"""A ZeRO checkpoint for another number of processes, through DeepSpeed's universal format.
+"""Converts a ZeRO checkpoint for another number of processes (`convert`), by DeepSpeed's tools.
 
 ``python -m distill.checkpoints.universal CHECKPOINT OUTPUT`` converts one; `convert` does so in a
 process of its own, so that the training process keeps its memory and its loaders strict.
@@ -21,7 +21,7 @@ ENGINE_TAG = "pytorch_model"
 
 
 def convert(checkpoint: Path, output: Path) -> None:
-    """Write `output`, which loads like `checkpoint` in any world; call it on one rank.
+    """Write `output`, which loads like `checkpoint` with any number of ranks; call it on one.
 
     Weights and optimizer state are merged from the ranks' partitions and stay bit-equal; what is
     not the engine's (random states, custom objects) is linked to.

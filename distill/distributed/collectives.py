@@ -1,7 +1,7 @@
-"""The only direct caller of ``torch.distributed``.
+"""Communicates between ranks; the only direct caller of ``torch.distributed``.
 
 Every function that communicates must be called by all ranks in the same order; with one
-process they return their argument's own value, so code reads the same for any number of them.
+process they return their argument's own value, so code reads the same for any number of ranks.
 """
 
 from __future__ import annotations
@@ -39,10 +39,10 @@ def world_size() -> int:
 def connect(backend: str, timeout: timedelta) -> None:
     """Make the process group where an elastic agent started this process; else leave it to others.
 
-    An agent (``--rdzv_backend c10d``, ``torchrun --standalone``) keeps one store for all lives of a
-    job. What the ranks of an earlier life wrote there is in it still, and one that comes back
+    An agent (``--rdzv_backend c10d``, ``torchrun --standalone``) keeps one store for all restarts
+    of a job. What the ranks of an earlier one wrote there is in it still, and one that comes back
     before its peer has would connect to the address of a process that is dead. So the ranks of
-    each life agree on a name first, and keep what they write under it. Collective.
+    each restart agree on a name first, and keep what they write under it. Collective.
     """
     if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
         return

@@ -1,4 +1,4 @@
-"""AdamW and the learning rate as a pure function of the step, so that a resume needs no state."""
+"""Builds AdamW (`build_optimizer`); the rate is a pure function of the step, so it has no state."""
 
 from __future__ import annotations
 

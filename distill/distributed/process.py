@@ -1,4 +1,4 @@
-"""How a training process starts and ends: memory reuse, quiet libraries, the status it leaves."""
+"""Starts and ends a training process: memory reuse, quiet libraries, the status it leaves."""
 
 from __future__ import annotations
 

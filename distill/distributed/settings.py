@@ -1,4 +1,4 @@
-"""Settings of the optimizer and of the launch, ``optimizer.…`` and ``launch.…`` (no torch)."""
+"""Holds ``optimizer.…`` and ``launch.…``: `OptimizerSettings`, `LaunchSettings` (no torch)."""
 
 from __future__ import annotations
 
@@ -14,17 +14,18 @@ class OptimizerSettings:
     """AdamW and its schedule."""
 
     learning_rate: float = 1e-4
-    """Peak learning rate."""
+    """Peak learning rate. Default: 1e-4."""
     weight_decay: float = 0.0
-    """AdamW's decoupled weight decay."""
+    """AdamW's decoupled weight decay. Default: 0.0."""
     betas: tuple[float, float] = (0.9, 0.999)
-    """AdamW's moment decay rates."""
+    """AdamW's decay rates of the first and second moment. Default: 0.9 and 0.999."""
     warmup_steps: int = 20
-    """Steps over which the rate rises linearly from 0."""
+    """Steps over which the rate rises linearly from 0. Default: 20."""
     schedule: Literal["linear", "cosine", "constant"] = "linear"
-    """Decay to 0 at the last step, or none."""
+    """Course of the rate after the warm-up: `linear` or `cosine` decay to 0 at the last step, or
+    `constant`. Default: linear."""
     max_grad_norm: float = 1.0
-    """Global norm that gradients are clipped to; 0 for no clipping."""
+    """Global L2 norm that gradients are clipped to; 0 for no clipping. Default: 1.0."""
 
     def __post_init__(self) -> None:
         require_above(0, "optimizer.learning_rate", self.learning_rate)
@@ -38,18 +39,22 @@ class LaunchSettings:
     """What the recipe expects of the launch, and the engines' JSON files."""
 
     num_processes: int | None = None
-    """Number of processes the recipe is meant for; another world is refused. None for any."""
+    """Number of processes the recipe is meant for; a launch with another number is refused.
+    Default: none, any number."""
     student_deepspeed: Path | None = None
-    """DeepSpeed JSON of the student (ZeRO stage, precision), used when launched with DeepSpeed."""
+    """DeepSpeed JSON of the student (ZeRO stage, precision); used, and required, when launched with
+    DeepSpeed. Default: none."""
     teacher_deepspeed: Path | None = None
-    """DeepSpeed JSON of the frozen teacher (ZeRO stage 3 partitions it)."""
+    """DeepSpeed JSON of the frozen teacher (ZeRO stage 3 partitions it); used, and required, when
+    launched with DeepSpeed. Default: none."""
     threads_per_process: int | None = None
-    """CPU threads of each process; none for the machine's cores divided by its processes."""
+    """CPU threads of each process. Default: none, the machine's cores divided by its processes."""
     timeout_seconds: int = 600
-    """Longest wait of a collective before the run is given up."""
+    """Seconds a collective may wait before the run is given up. Default: 600."""
     hang_seconds: float | None = None
-    """Longest time without progress in one stage after which the run ends, naming the rank and the
-    stage; none for four fifths of timeout_seconds, which names neither."""
+    """Seconds a rank may stay in one stage before the run ends with the rank's and the stage's
+    name. Default: 0.8 × timeout_seconds, so that it fires before the collective's own timeout,
+    which names no rank."""
 
     def __post_init__(self) -> None:
         for name in ("num_processes", "threads_per_process", "timeout_seconds", "hang_seconds"):

@@ -1,4 +1,4 @@
-"""Processes and engines: the world a run expects, DeepSpeed's plugins, the order of preparation.
+"""Starts processes (`start_accelerator`) and wraps models into engines (`prepare`).
 
 The student trains in one DeepSpeed engine (ZeRO 0 to 3); the frozen teacher is partitioned in a
 second one (ZeRO-3). Without DeepSpeed the student is wrapped by DDP, or not at all on one process.
@@ -56,7 +56,7 @@ class Engines:
 
 
 def check_world(launch: LaunchSettings) -> None:
-    """Compare the launcher's world with the recipe's, before any process group is made.
+    """Compare the launcher's number of processes with the recipe's, before they connect.
 
     Raises:
         InputError: another number of processes than the recipe's, DeepSpeed without JSONs, or a
@@ -101,7 +101,7 @@ def start_accelerator(launch: LaunchSettings, shape: BatchShape) -> Accelerator:
     """Make the process group and the Accelerator. Every rank calls it once.
 
     Raises:
-        InputError: the world that came up is not the one launched.
+        InputError: the processes that connected are not those launched.
     """
     world_size = int(os.environ.get("WORLD_SIZE", "1"))
     local_world_size = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))

@@ -1,4 +1,4 @@
-"""Encode texts on all ranks, or find them where an earlier command left them."""
+"""Encodes texts on all ranks, or finds them where an earlier command left them: `encode_cached`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Embeddings on disk, found again by (model hash, text hash).
+"""Stores embeddings on disk by (model hash, text hash): `EmbeddingCache`.
 
     DIRECTORY/<model key>/<segment>.vectors   tokens of a segment's texts, (T, D), raw
     DIRECTORY/<model key>/<segment>.json      text hashes, lengths, D, dtype, bytes, checksums of

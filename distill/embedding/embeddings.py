@@ -1,4 +1,4 @@
-"""Token embeddings of many texts without padding.
+"""Holds token embeddings of many texts without padding: `PackedEmbeddings`.
 
 Shapes: P texts, T tokens of all texts together, D dimension; B texts and N tokens of a batch.
 """

@@ -1,6 +1,6 @@
-"""Encode texts on all ranks, with numbers that do not depend on how many there are.
+"""Encodes texts on all ranks (`encode_texts`), with the same numbers for any number of ranks.
 
-Every batch has the same texts and the same padding in any world: batches are formed from all
+Every batch has the same texts and padding for any number of ranks: batches are formed from all
 texts, sorted by length, and ranks take them in turn. Where the batches do not divide evenly, the
 ranks left over encode the last one again, so that all make the same number of forwards (a
 forward under ZeRO-3 is collective).

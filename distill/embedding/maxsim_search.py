@@ -1,4 +1,4 @@
-"""Exact MaxSim search: every query against every document, in bounded memory.
+"""Searches every document for every query by exact MaxSim, in bounded memory: `search`.
 
 Shapes: Q queries with U tokens together, P texts, N tokens per text, D dimension.
 

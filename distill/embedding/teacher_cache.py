@@ -1,4 +1,4 @@
-"""The teacher's side done once: token vectors of every English sentence, kept on disk.
+"""Keeps the teacher's token vectors of every English sentence on disk: `TeacherCache`.
 
 The teacher is frozen and English sentences repeat, in each epoch and in every language that has
 them, so a sentence is encoded once and looked up from then on.

@@ -1,4 +1,4 @@
-"""Encoder directories: read a backbone or a late-interaction model, write one others can read.
+"""Reads encoder directories (`load_encoder`) and writes one that others can read (`save_encoder`).
 
 The layout is the one that PyLate and sentence-transformers (6 and later) read: the transformers
 model and tokenizer at the root, ``1_Dense/`` with the projection, ``modules.json``,

@@ -1,4 +1,4 @@
-"""The late-interaction encoder: a transformers backbone, a projection, unit token vectors.
+"""Defines `LateInteractionEncoder`: a transformers backbone, a projection, unit token vectors.
 
 Shapes: B texts, N tokens, H hidden width, D embedding dimension.
 """

@@ -1,4 +1,4 @@
-"""What a model directory is, whoever wrote it: its kind, text settings and projection.
+"""Recognises a model directory (`read_layout`): its kind, text settings and projection.
 
 - PyLate, and what this package writes: ``modules.json`` with token-level Dense modules, markers and
   lengths in ``config_sentence_transformers.json``

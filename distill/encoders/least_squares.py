@@ -1,4 +1,4 @@
-"""A first projection in closed form: the linear map that fits the teacher's words best.
+"""Fits a student's first projection to the teacher's words in closed form: `fit_projection`.
 
 Shapes: B sentences, N student tokens, M teacher tokens, W words of a batch, H hidden width of the
 student's backbone, D embedding dimension.

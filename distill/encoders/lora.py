@@ -1,4 +1,4 @@
-"""Low-rank adapters through peft: injected for training, merged when weights are written.
+"""Adds low-rank adapters through peft (`add_adapters`), and merges them when weights are written.
 
 Shapes: O outputs and I inputs of a linear layer, R rank.
 """
@@ -28,7 +28,7 @@ def add_adapters(backbone: Any, settings: LoraSettings) -> None:
         from peft import LoraConfig, inject_adapter_in_model
     except ImportError as error:
         raise InputError(
-            "student.lora: no package peft", "the lora extra", "pip install optical-distill[lora]"
+            "student.lora: no package peft", "the package", "pip install peft"
         ) from error
     config = LoraConfig(
         r=settings.rank,

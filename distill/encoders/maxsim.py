@@ -1,4 +1,4 @@
-"""MaxSim, late interaction's score of a query and a document.
+"""Computes MaxSim, late interaction's score of a query and a document: `maxsim_scores`.
 
 Shapes: Q queries of N tokens, P documents of M tokens, D dimension; K documents of each query.
 """

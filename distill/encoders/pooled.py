@@ -1,4 +1,4 @@
-"""Encoder directories in the layouts of this field's tools.
+"""Loads an encoder directory in any of the field's layouts (`load_any`).
 
 - late interaction, in the layouts that the encoders' room reads
 - sentence-transformers' SentenceTransformer: one pooled vector per text, which MaxSim scores too

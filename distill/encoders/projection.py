@@ -1,4 +1,4 @@
-"""The projection of a late-interaction model: read from any layout as one linear map.
+"""Reads a late-interaction model's projection from any layout as one linear map.
 
 Shapes: H hidden width of the backbone, D embedding dimension.
 """

@@ -1,4 +1,4 @@
-"""How an encoder turns text into tokens: what a late-interaction directory records (no torch)."""
+"""Says how an encoder turns text into tokens: `TextSettings` (no torch)."""
 
 from __future__ import annotations
 
@@ -17,23 +17,27 @@ class TextSettings:
     """
 
     query_prefix: str = "[Q] "
-    """Marker token put after the first special token of a query; empty for none."""
+    """Marker token put after the first special token of a query; empty for none. Default: "[Q]
+    "."""
     document_prefix: str = "[D] "
-    """Marker token put after the first special token of a document; empty for none."""
+    """Marker token put after the first special token of a document; empty for none. Default: "[D]
+    "."""
     query_prompt: str = ""
-    """Text put in front of a query before it is tokenised, such as "query: "; none where empty."""
+    """Text put in front of a query before it is tokenised, such as "query: ". Default: "", none."""
     document_prompt: str = ""
-    """Text put in front of a document before it is tokenised; none where empty."""
+    """Text put in front of a document before it is tokenised. Default: "", none."""
     query_length: int = 32
-    """Tokens a query is truncated to, special tokens and marker included."""
+    """Tokens a query is truncated to, special tokens and marker included. Default: 32."""
     document_length: int = 180
-    """Tokens a document is truncated to, special tokens and marker included."""
+    """Tokens a document is truncated to, special tokens and marker included. Default: 180."""
     do_query_expansion: bool = False
-    """Pad queries with [MASK] to `query_length`; the expansions take part in MaxSim."""
+    """Whether queries are padded with [MASK] to `query_length`; the expansions take part in MaxSim.
+    Default: false."""
     attend_to_expansion_tokens: bool = False
-    """Whether other tokens attend to the expansions."""
+    """Whether other tokens attend to the expansions. Default: false."""
     skiplist_words: tuple[str, ...] = tuple(string.punctuation)
-    """Tokens of a document that take no part in MaxSim; each must be one vocabulary entry."""
+    """Tokens of a document that take no part in MaxSim; each must be one vocabulary entry. Default:
+    ASCII punctuation."""
 
     def __post_init__(self) -> None:
         for name in ("query_length", "document_length"):

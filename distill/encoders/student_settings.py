@@ -1,4 +1,4 @@
-"""Where a student starts, and how it is trained and kept small (no torch)."""
+"""Says where a student starts, and what of it trains: `StudentSettings` (no torch)."""
 
 from __future__ import annotations
 
@@ -14,13 +14,14 @@ class LoraSettings:
     """Low-rank adapters in place of the backbone's own weights (Hu et al., ICLR 2022)."""
 
     rank: int = 8
-    """Rank of each adapter."""
+    """Rank of each adapter. Default: 8."""
     alpha: float = 16.0
-    """Adapters are scaled by alpha / rank."""
+    """Scale of the adapters, which are multiplied by alpha / rank. Default: 16.0."""
     dropout: float = 0.0
-    """Dropout in front of each adapter."""
+    """Probability of dropout in front of each adapter, from 0 to below 1. Default: 0.0."""
     targets: tuple[str, ...] = ("query", "value")
-    """Last names of the linear layers that get one; projections of attention in BERT and XLM-R."""
+    """Last names of the linear layers that get an adapter. Default: query and value, projections of
+    attention in BERT and XLM-R."""
 
     def __post_init__(self) -> None:
         if self.rank < 1 or not self.alpha > 0:
@@ -44,35 +45,42 @@ class StudentSettings:
     """Where the student starts and what of it trains."""
 
     model: str | None = None
-    """Directory or hub id the student starts from; none for the teacher itself."""
+    """Directory or hub id of the model that the student starts from. Default: none, a copy of the
+    teacher."""
     projection: Literal["shared", "fresh", "least_squares"] | None = None
-    """First projection of a student from another model: the teacher's (the same hidden width),
-    a random one, or the one that fits the teacher's word vectors on English sentences of the
-    shards best. None keeps the model's own, and gives a bare backbone a fresh one."""
+    """First projection of a student from another model: `shared`, the teacher's (the same hidden
+    width); `fresh`, a random one; or `least_squares`, the one that best fits the teacher's word
+    vectors on English sentences of the shards. Default: none, the model's own, or a fresh one for a
+    bare backbone."""
     projection_sentences: int = 2000
-    """English sentences that a least-squares projection is fitted on."""
+    """English sentences that a least-squares projection is fitted on. Default: 2000."""
     freeze_embeddings: bool = True
-    """Keep word embeddings fixed: most parameters of a multilingual model, little of the gain."""
+    """Whether word embeddings stay fixed: they are most parameters of a multilingual model and
+    little of the gain. Default: true."""
     freeze_layers: int = 0
-    """Number of first layers kept fixed."""
+    """Number of first layers that stay fixed. Default: 0."""
     layer_decay: float = 1.0
-    """Learning rate of a layer relative to the layer above it; 1 for the same rate everywhere."""
+    """Learning rate of a layer as a share of the layer's above it, above 0 to 1. Default: 1.0, the
+    same rate everywhere."""
     lora: LoraSettings | None = None
-    """Train low-rank adapters and the projection only; merged into the weights when written."""
+    """Low-rank adapters, trained with the projection in place of all other weights and merged into
+    them when written. Default: none."""
     prune_vocabulary: bool = False
-    """Drop word embeddings of tokens that no sentence of the shards has: smaller in memory and to
-    download, the same vectors for all text of those tokens."""
+    """Whether word embeddings of tokens that no sentence of the shards has are dropped: less memory
+    and download, the same vectors for all text of the other tokens. Default: false."""
     gradient_checkpointing: bool = False
-    """Recompute activations in the backward pass: less memory, about a third more time."""
+    """Whether activations are computed again in the backward pass: less memory, about a third more
+    time. Default: false."""
     compile: bool = False
-    """Compile the backbone with torch.compile, for any lengths."""
+    """Whether the backbone is compiled with torch.compile, for any lengths. Default: false."""
     attention: Literal["sdpa", "eager", "flash_attention_2"] | None = None
-    """Attention of the student's backbone; none for what transformers chooses (SDPA where the
-    architecture has it)."""
+    """Attention implementation of the student's backbone. Default: none, what transformers chooses
+    (SDPA where the architecture has it)."""
     dropout: float = 0.0
-    """Dropout of the student in training; 0 keeps its tokens comparable with the teacher's."""
+    """Probability of dropout in the student during training, from 0 to below 1; 0 keeps its tokens
+    comparable with the teacher's. Default: 0.0."""
     text: TextSettings | None = None
-    """Markers and lengths of a bare backbone; none for the model's own, or the teacher's."""
+    """Markers and lengths of a bare backbone. Default: none, the model's own, or the teacher's."""
 
     def __post_init__(self) -> None:
         if self.freeze_layers < 0:

@@ -1,4 +1,4 @@
-"""Text to tokens as late-interaction retrieval does it: markers, [MASK] expansion, skip list.
+"""Turns text into tokens (`TextEncoder`): markers, [MASK] expansion, skip list.
 
 Shapes: B texts, N tokens after padding.
 """

@@ -1,4 +1,4 @@
-"""The tokenisation of an encoder directory alone, without its weights."""
+"""Loads the tokenisation of an encoder directory alone, without weights: `load_text`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Vocabulary pruning: a tokenizer and an embedding matrix without the tokens nobody uses.
+"""Prunes the vocabulary (`prune`): drops tokens that nobody uses, and their embeddings.
 
 A sentence whose tokens are all kept is cut into the same pieces as before and gets the same
 vectors, bit for bit: what is left out was no part of its best segmentation (Unigram), of its

@@ -1,4 +1,4 @@
-"""``distill evaluate``: evaluate encoders and runs, compare, report, convert."""
+"""Runs ``distill evaluate``, ``compare``, ``report`` and ``convert``."""
 
 from __future__ import annotations
 

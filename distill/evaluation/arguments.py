@@ -1,4 +1,4 @@
-"""The command line of ``distill evaluate``."""
+"""Parses the command line of ``distill evaluate``, ``compare``, ``report`` and ``convert``."""
 
 from __future__ import annotations
 

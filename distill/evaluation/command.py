@@ -1,4 +1,4 @@
-"""The command ``evaluate``: from options to systems, results, tables and the page."""
+"""Runs ``distill evaluate`` (`evaluate`): options → systems, results, tables and the page."""
 
 from __future__ import annotations
 

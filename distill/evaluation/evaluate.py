@@ -1,4 +1,4 @@
-"""Evaluate systems on a collection: all ranks encode, rank 0 searches, scores and writes."""
+"""Evaluates systems on a collection (`evaluate_systems`): all ranks encode, rank 0 scores."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""BM25 through bm25s: a baseline, and the first stage whose run encoders rerank."""
+"""Searches by BM25 through bm25s (`BM25Index`): a baseline, and a first stage to rerank."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def import_bm25s() -> Any:
     except ImportError as error:
         raise InputError(
             "BM25 without the package bm25s",
-            "the optional dependencies of evaluation",
-            "pip install 'optical-distill[evaluation]'",
+            "the package",
+            "pip install bm25s",
         ) from error
     return bm25s

@@ -1,4 +1,4 @@
-"""Does the language of a query change what is found? Overlap of the rankings of one topic.
+"""Measures whether a query's language changes what is found: `language_overlap`.
 
 Rank-biased overlap (Webber, Moffat & Zobel, TOIS 28(4), 2010): top-weighted, between 0 (nothing
 shared) and 1 (the same ranking).

@@ -1,4 +1,4 @@
-"""Long documents as overlapping passages, scored by their best one.
+"""Cuts long documents into overlapping passages (`split_passages`), scored by their best one.
 
 MaxP: a document's score is the greatest of its passages' (Dai & Callan, SIGIR 2019, section 3).
 """
@@ -18,9 +18,9 @@ class PassageSettings:
     """
 
     num_words: int = 150
-    """Words per passage; with subword tokenizers about 1.3 tokens each in English."""
+    """Words of a passage, each about 1.3 subword tokens in English. Default: 150."""
     stride: int = 75
-    """Words from the start of one passage to the next; less than `num_words` overlaps."""
+    """Words from one passage's start to the next; fewer than `num_words` overlap. Default: 75."""
 
     def __post_init__(self) -> None:
         if self.num_words < 1 or not 1 <= self.stride <= self.num_words:

@@ -1,4 +1,4 @@
-"""Measures of a run, computed by trec_eval's own code (ir-measures over pytrec_eval)."""
+"""Computes a run's measures by trec_eval's own code (`evaluate_run`), through ir-measures."""
 
 from __future__ import annotations
 

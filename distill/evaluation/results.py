@@ -1,4 +1,4 @@
-"""Files of an evaluation: results.json and per-query values."""
+"""Writes and reads an evaluation's files: results.json and per-query values."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From encoded queries to runs: exhaustive search, or reranking of a first-stage run."""
+"""Makes runs from encoded queries (`system_runs`): exhaustive search, or reranking."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Runs in TREC's sense: for each query the ranked documents with their scores.
+"""Ranks documents and reads and writes runs in TREC's sense: `rank`, `read_run`, `write_run`.
 
 trec_eval ranks by score in single precision, equal scores by document id, the greater id (as
 bytes) first; the rank column of a file is ignored. Everything here follows that, so that a run,

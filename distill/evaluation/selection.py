@@ -1,4 +1,4 @@
-"""Which step of a training run was best, and whether it is time to stop."""
+"""Keeps which step of a training run was best, and whether it is time to stop: `BestStep`."""
 
 from __future__ import annotations
 

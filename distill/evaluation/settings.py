@@ -1,4 +1,4 @@
-"""When a training run is evaluated, on what, and which step is kept (no torch)."""
+"""Says when a training run is evaluated, and on what: `EvaluationSettings` (no torch)."""
 
 from __future__ import annotations
 
@@ -15,29 +15,33 @@ class EvaluationSettings:
     """Test collections and when they are run."""
 
     collections: tuple[Path, ...] = ()
-    """Directories of collections; each is evaluated for every pair it has queries for."""
+    """Directories of collections; each is evaluated for every pair it has queries for. Default:
+    none."""
     pairs: tuple[str, ...] = ()
-    """Language pairs that are evaluated, where these are not those trained on: what training on
-    one language does for another."""
+    """Language pairs that are evaluated where they are not those trained on, as for what training
+    on one language does for another. Default: none given, those trained on."""
     before_training: bool = True
-    """Evaluate all collections at step 0 too, where the student is what it starts from."""
+    """Whether all collections are evaluated at step 0 too, where the student is what it starts
+    from. Default: true."""
     every_steps: int = 0
-    """Steps between evaluations inside training; 0 for before and after only."""
+    """Steps between evaluations inside training; 0 for before and after only. Default: 0."""
     during: tuple[str, ...] = ()
-    """Names of the collections evaluated inside training; all where empty."""
+    """Names of the collections evaluated inside training. Default: none given, all of them."""
     best_collection: str | None = None
-    """Name of the collection whose best step is kept in ``<run>/best``; none keeps none."""
+    """Name of the collection whose best step is kept in ``<run>/best``. Default: none, no step is
+    kept."""
     best_group: Literal["all", "low_resource", "higher_resource"] = "all"
-    """Pairs whose mean AP decides which step is best."""
+    """Pairs whose mean AP decides which step is best. Default: all."""
     patience: int = 0
-    """Evaluations inside training in a row without a new best after which it stops; 0 for never."""
+    """Evaluations inside training, in a row and without a new best, after which training stops; 0
+    for never. Default: 0."""
     depth: int = 1000
-    """Documents kept per query, in run files and in measures; trec_eval's usual 1000."""
+    """Documents kept per query, in run files and in measures. Default: 1000, trec_eval's usual."""
     batch_size: int = 64
-    """Texts encoded at a time on each rank."""
+    """Texts encoded at a time on each rank. Default: 64."""
     cache: Path | None = None
-    """Directory where the teacher's embeddings of documents and queries are kept between runs;
-    none for no cache."""
+    """Directory where the teacher's embeddings of documents and queries are kept between runs.
+    Default: none, no cache."""
 
     def __post_init__(self) -> None:
         for name, least in (("every_steps", 0), ("patience", 0), ("batch_size", 1), ("depth", 1)):

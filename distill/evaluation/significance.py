@@ -1,4 +1,4 @@
-"""Is the difference between two systems more than chance? Tests over the same queries.
+"""Tests whether two systems differ by more than chance on the same queries: `compare`.
 
 Smucker, Allan & Carterette (CIKM 2007) compare the tests for retrieval; randomisation and the
 t-test agree there. p-values of several comparisons are corrected by Holm's procedure.

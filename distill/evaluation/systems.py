@@ -1,4 +1,4 @@
-"""A retrieval system under evaluation, and the encoded documents that systems share."""
+"""Defines `System`, what is evaluated, and `DocumentIndex`, which systems share."""
 
 from __future__ import annotations
 

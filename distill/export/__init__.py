@@ -1,1 +1,1 @@
-"""A finished run as one directory that PyLate, sentence-transformers and ColBERT readers load."""
+"""Exports a finished run to a directory that PyLate, sentence-transformers and ColBERT load."""

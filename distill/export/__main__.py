@@ -1,4 +1,4 @@
-"""``distill export RUN OUT``: a finished run as a directory that others load."""
+"""Exports a finished run to a directory that others load: ``distill export RUN OUT``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The model card: languages, data and licences, MAP, use, and how to make the model again."""
+"""Writes the model card (`model_card`): languages, data, licences, MAP, use, how to remake it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An exported directory read back: identical embeddings, in each layout that can promise them."""
+"""Reads an exported directory back (`check_directory`): the embeddings must be identical."""
 
 from __future__ import annotations
 

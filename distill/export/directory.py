@@ -1,7 +1,7 @@
-"""The exported directory: one set of weights, three layouts' small files around it.
+"""Writes the exported directory (`write_directory`): one set of weights, three layouts.
 
 The weights lie at the root under the names that Stanford's ``HF_ColBERT`` gives them (backbone
-with its prefix, ``linear.weight`` beside it); transformers, PyLate and sentence-transformers take
+with its prefix, ``linear.weight`` next to it); transformers, PyLate and sentence-transformers take
 the prefix off. ``1_Dense`` holds the projection once more, as PyLate and sentence-transformers
 look for it there.
 """

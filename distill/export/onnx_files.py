@@ -1,4 +1,4 @@
-"""The query encoder as ONNX: any number of texts, any length, in float32 and in int8.
+"""Exports the query encoder as ONNX (`write_onnx`): any batch and length, float32 and int8.
 
 Shapes: B texts, N tokens, D dimension.
 """
@@ -19,7 +19,7 @@ from distill.encoders.text import TextEncoder
 from distill.errors import InputError
 from distill.export.check import SAMPLE_TEXTS, ExportCheckError
 
-_MISSING = "pip install optical-distill[onnx]"
+_MISSING = "pip install onnx onnxruntime onnxscript"
 #: Greatest difference of a coordinate of a unit vector in float32.
 _TOLERANCE = 1e-4
 
@@ -45,7 +45,7 @@ def require_onnx() -> None:
         try:
             __import__(name)
         except ImportError as error:
-            raise InputError(f"--onnx: no package {name}", "the onnx extra", _MISSING) from error
+            raise InputError(f"--onnx: no package {name}", "the package", _MISSING) from error
 
 
 def write_onnx(output: Path, encoder: LateInteractionEncoder, text: TextEncoder) -> list[str]:

@@ -1,1 +1,1 @@
-"""Training with relevance labels: triples, judgments and n-way scores, beside or after bitext."""
+"""Trains with relevance labels (triples, judgments, n-way scores), with or after bitext."""

@@ -1,4 +1,4 @@
-"""Labelled examples: a query, its passages, and their scores where the file has some."""
+"""Reads labelled examples (`read_labelled_examples`): a query, passages, scores if it has any."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Random access to the lines of large text files, and to texts by their ids."""
+"""Reads any line of a large text file (`LineFile`), and texts by their ids (`Texts`)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which labelled example comes when: a pure function of seed and position, at any world size."""
+"""Decides which labelled example comes when (`LabelledOrder`), from seed and position alone."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ class LabelledOrder:
         return sorted(set(self.numbers(self._position, self._position + count)))
 
     def state_dict(self) -> dict[str, Any]:
-        """The position, whatever the world."""
+        """The position, for any number of ranks."""
         return {"position": self._position, "examples": self.examples.identity}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:

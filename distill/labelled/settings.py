@@ -1,4 +1,4 @@
-"""Where labelled queries come from and what share of training they take (no torch)."""
+"""Says which labelled files train in which share of steps: `LabelledSettings` (no torch)."""
 
 from __future__ import annotations
 
@@ -20,31 +20,31 @@ class LabelledSettings:
     """
 
     triples: Path | None = None
-    """TSV of query, relevant passage and one or more others: ids where `queries` and `passages`
-    are given, else the texts themselves."""
+    """TSV of query, relevant passage and one or more other passages: ids where `queries` and
+    `passages` are given, else the texts themselves. Default: none."""
     scores: Path | None = None
     """JSON lines ``[query id, [passage id, score], …]``, or objects with ``query_id``,
-    ``document_ids`` and ``scores``."""
+    ``document_ids`` and ``scores``. Default: none."""
     judgments: Path | None = None
     """Lines of query id, passage id and relevance, or TREC's four columns; the relevant ones are
-    trained on, against the batch's other passages."""
+    trained on, against the batch's other passages. Default: none."""
     queries: Path | None = None
-    """TSV of query id and text."""
+    """TSV of query id and text. Default: none."""
     passages: Path | None = None
-    """TSV of passage id and text."""
+    """TSV of passage id and text. Default: none."""
     share: float = 0.0
-    """Share of the optimizer steps that train on labels instead of bitext; 0 for none, 1 for all:
-    the bitext and `objectives` are not looked at then."""
+    """Share of the optimizer steps, from 0 to 1, that train on labels instead of bitext; at 1 the
+    bitext and `objectives` are not looked at. Default: 0.0."""
     micro_batch: int = 16
-    """Queries of each rank in each forward of such a step."""
+    """Queries of each rank in each forward of such a step. Default: 16."""
     num_passages: int = 8
-    """Passages of each query: the first ones of a line."""
+    """Passages of each query: the first ones of a line. Default: 8."""
     weight: float = 1.0
-    """Factor of the loss."""
+    """Factor of the loss. Default: 1.0."""
     temperature: float = 0.05
-    """Divides the student's mean-per-token scores before the softmax."""
+    """Divisor of the student's mean-per-token scores before the softmax. Default: 0.05."""
     score_temperature: float = 1.0
-    """Divides the scores of the file before the softmax."""
+    """Divisor of the file's scores before the softmax. Default: 1.0."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.share <= 1:

@@ -1,4 +1,4 @@
-"""A lexicon of words with the probabilities of their translations, and its file.
+"""Writes and reads a lexicon: words with the probabilities of their translations.
 
 A folder of lexicons has one file for each direction, ``sw-en.tsv`` from Swahili to English and
 ``en-sw.tsv`` back: lines of source word, target word and probability, most probable first.
@@ -57,7 +57,7 @@ def lexicon_path(folder: Path, source: str, target: str) -> Path:
 
 
 def write_lexicon(lexicon: Lexicon, path: Path) -> None:
-    """Write a lexicon's file, whole or not at all.
+    """Write a lexicon's file, complete or not at all.
 
     Raises:
         InputError: the folder cannot be written.

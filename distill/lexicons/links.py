@@ -1,4 +1,4 @@
-"""From transport plans to a lexicon: which words the plans link, and how often.
+"""Counts which words transport plans link, and makes a lexicon of them: `LinkCounts`.
 
 Shapes: N and M tokens of the two sides, S and T words.
 """

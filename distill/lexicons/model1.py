@@ -1,4 +1,4 @@
-"""A translation lexicon learned from bitext: IBM Model 1.
+"""Learns a translation lexicon from bitext by IBM Model 1: `learn_lexicon`.
 
 Brown et al., Computational Linguistics 19(2), 1993, section 4.1: every target word is generated
 by one source word, or by the empty word, with probability t(target | source), all alignments

@@ -1,4 +1,4 @@
-"""Words of a text, for all that is lexical: BM25 and translation lexicons."""
+"""Splits a text into words (`words`), for all that is lexical: BM25 and lexicons."""
 
 from __future__ import annotations
 

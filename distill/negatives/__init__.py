@@ -1,1 +1,1 @@
-"""Hard negatives: English sentences that are near a pair's own, to be ranked below it."""
+"""Finds hard negatives: English sentences close to a pair's own, to be ranked below it."""

@@ -1,4 +1,4 @@
-"""Nearest English sentences of queries: mean vectors first, MaxSim on what they find.
+"""Finds the nearest English sentences (`DenseMiner`): by mean vectors first, then by MaxSim.
 
 Shapes: Q queries of N tokens, S sentences, J candidates of each query, L tokens of a sentence,
 D dimension.

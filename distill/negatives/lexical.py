@@ -1,4 +1,4 @@
-"""Static negatives by BM25: sentences that share rare words with the pair's own."""
+"""Finds static negatives by BM25 (`LexicalMiner`): sentences that share rare words."""
 
 from __future__ import annotations
 

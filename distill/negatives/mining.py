@@ -1,4 +1,4 @@
-"""From a batch to the negatives of its pairs, by a fixed retriever or by the student."""
+"""Finds the negatives of a batch's pairs, by a fixed retriever or by the student."""
 
 from __future__ import annotations
 

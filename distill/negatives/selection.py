@@ -1,4 +1,4 @@
-"""From a ranking to the negatives of one pair: the guards against false ones."""
+"""Chooses the negatives of one pair from a ranking (`choose`): guards against false ones."""
 
 from __future__ import annotations
 

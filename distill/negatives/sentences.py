@@ -1,4 +1,4 @@
-"""The English sentences that negatives are taken from, and which of them mean the same."""
+"""Lists the English sentences that negatives come from, and which mean the same: `Sentences`."""
 
 from __future__ import annotations
 

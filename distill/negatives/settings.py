@@ -1,4 +1,4 @@
-"""Where hard negatives come from and what guards against false ones (no torch)."""
+"""Says where hard negatives come from, and the guards: `NegativeSettings` (no torch)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ STATIC_WINDOW_STEPS = 25
 
 @dataclass(frozen=True, kw_only=True)
 class NegativeSettings:
-    """Extra English documents for each pair, beside the batch's own, in the ranking objectives.
+    """Extra English documents for each pair in the ranking objectives, besides the batch's own.
 
     Static negatives are those nearest to the English sentence, found once. Dynamic ones are
     those nearest to the translation as the student encodes it, found again every few steps for
@@ -23,24 +23,27 @@ class NegativeSettings:
     """
 
     kind: Literal["none", "static", "dynamic"] = "none"
-    """No hard negatives, those of a fixed retriever, or those of the student in training."""
+    """Kind of hard negatives: `none`; `static`, those of a fixed retriever; or `dynamic`, those
+    that the student in training finds. Default: none."""
     source: Literal["bm25", "teacher"] | None = None
-    """Retriever of static negatives; none for BM25. Dynamic ones are always the student's."""
+    """Retriever of static negatives; dynamic ones are always the student's. Default: none, BM25."""
     num_per_pair: int = 4
-    """Negatives of each pair; fewer where the guards leave fewer."""
+    """Negatives of each pair; fewer where the guards leave fewer. Default: 4."""
     every_steps: int | None = None
-    """Steps between two minings with the student; none for 100. Dynamic only."""
+    """Steps between two minings with the student; for dynamic negatives only. Default: none,
+    100."""
     depth: int = 50
-    """Sentences that the first stage (BM25, or mean vectors) hands on to the guards."""
+    """Sentences that the first stage (BM25, or mean vectors) hands on to the guards. Default:
+    50."""
     skip_top: int = 0
-    """Best-ranked sentences that are passed over: the nearest are often paraphrases."""
+    """Best-ranked sentences that are passed over: the nearest are often paraphrases. Default: 0."""
     max_score_ratio: float | None = None
-    """Sentences that score more than this share of the own sentence's score, with the English
-    sentence as the query, are taken for paraphrases (positive-aware mining: Moreira et al.,
-    arXiv 2407.15831). The scores are BM25's or the teacher's, never the student's. 1 for no
-    guard but against what scores above the sentence itself. None for .7 with BM25 and .85 with
-    vectors: of real bitext, most neighbours above .87 of a teacher's score say the same, and
-    BM25's do above .75."""
+    """Largest score of a negative as a share of the own sentence's score, above 0 to 1, with the
+    English sentence as the query; what scores more is taken for a paraphrase (positive-aware
+    mining: Moreira et al., arXiv 2407.15831). The scores are BM25's or the teacher's, never the
+    student's. At 1 the only guard is against what scores above the sentence itself. Default: none,
+    .7 with BM25 and .85 with vectors: of real bitext, most neighbours above .87 of a teacher's
+    score say the same, and BM25's do above .75."""
 
     def __post_init__(self) -> None:
         if self.kind == "none":

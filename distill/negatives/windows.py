@@ -1,4 +1,4 @@
-"""Hard negatives of the batches that come next: windows of them are mined together.
+"""Mines hard negatives for windows of the batches that come next: `HardNegatives`.
 
 The stream is deterministic, so the pairs of the next steps are known. They are taken from it
 ahead of training, their negatives are found, and training gets them in the same order. Each rank
@@ -80,7 +80,7 @@ class HardNegatives:
         ]
 
     def state_dict(self) -> dict[str, Any]:
-        """What `load_state_dict` needs on any rank of any world: pairs ahead, lists. Collective."""
+        """What `load_state_dict` needs, on any number of ranks: pairs ahead, lists. Collective."""
         if not self._depends_on_student or self._resumed:
             return self._resumed
         keys = [key for batch, _ in self._waiting for key in batch.keys]

@@ -1,4 +1,4 @@
-"""Language-adversarial training: vectors that do not give their language away.
+"""Trains against a language discriminator, so that vectors hide their language: `Adversarial`.
 
 Shapes: B pairs of this rank, D dimension, K languages.
 """

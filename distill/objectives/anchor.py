@@ -1,4 +1,4 @@
-"""No forgetting: the English sentence through the student stays where the teacher has it.
+"""Keeps the student's English where the teacher has it: `Anchor`.
 
 Shapes: B sentences, M tokens, D dimension.
 """

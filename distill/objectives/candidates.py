@@ -1,4 +1,4 @@
-"""What a translation is ranked against: the English sentences of all ranks, and its negatives.
+"""Gathers what a translation is ranked against (`Candidates`): all ranks' sentences, negatives.
 
 Shapes: B pairs of this rank, P sentences of all ranks, K hard negatives of a row, C = P + K
 candidates of a row, N query tokens, L document tokens, D dimension.
@@ -14,7 +14,7 @@ from torch.nn import functional
 
 from distill.distributed import collectives
 from distill.encoders.maxsim import mean_maxsim_of_own, mean_maxsim_scores
-from distill.objectives.encodings import Encodings, Negatives
+from distill.objectives.encodings import Encodings, PassageVectors
 from distill.tokens import Tokens
 
 #: Score of a document that is not there: no softmax gives it anything, and no difference of two
@@ -38,7 +38,7 @@ class Candidates:
     mask_PL: Tensor
     same_BP: Tensor
     own_B: Tensor
-    negatives: Negatives | None = None
+    negatives: PassageVectors | None = None
 
     @property
     def repeats_BC(self) -> Tensor:
@@ -69,7 +69,7 @@ def gather_candidates(encodings: Encodings) -> Candidates:
 
 
 def gather_documents(
-    document_BLD: Tensor, mask_BL: Tensor, codes_B: Tensor, negatives: Negatives | None
+    document_BLD: Tensor, mask_BL: Tensor, codes_B: Tensor, negatives: PassageVectors | None
 ) -> Candidates:
     """The documents of all ranks, one of each row, as candidates of each row. Collective.
 

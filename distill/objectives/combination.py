@@ -1,4 +1,4 @@
-"""The weighted sum of objectives that a recipe asks for."""
+"""Adds up the objectives that a recipe asks for, with their weights: `CombinedObjective`."""
 
 from __future__ import annotations
 

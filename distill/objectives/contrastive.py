@@ -1,4 +1,4 @@
-"""A translation ranks its own English sentence first among the batch's.
+"""Asks a translation to rank its own English sentence first in the batch: `Contrastive`.
 
 Shapes: B pairs of this rank, C candidates of each.
 """
@@ -24,7 +24,7 @@ class Contrastive(Objective):
 
     ``-log exp(S[b, own] / t) / sum over p of exp(S[b, p] / t)``, S the mean-per-token MaxSim and t
     the temperature (van den Oord et al., arXiv 1807.03748, equation 4). Hard negatives of the row,
-    where the recipe wants them, stand in the sum beside the batch's sentences.
+    where the recipe wants them, stand in the sum with the batch's sentences.
     """
 
     needs = frozenset({Need.DOCUMENTS})

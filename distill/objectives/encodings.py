@@ -1,7 +1,7 @@
-"""What every objective is given, what it gives back, and how it averages.
+"""Defines what an objective gets (`Encodings`), returns (`ObjectiveOutput`) and is (`Objective`).
 
 Shapes: B pairs of this rank, N student tokens, M teacher tokens, L document tokens, D dimension,
-K hard negatives.
+K passages of a row.
 """
 
 from __future__ import annotations
@@ -30,11 +30,12 @@ class Need(Enum):
 
 
 @dataclass(frozen=True)
-class Negatives:
-    """Hard negatives of each row as documents of the teacher, without gradient.
+class PassageVectors:
+    """Passages of each row, hard negatives or labelled, by the teacher and without gradient.
 
     Attributes:
-        document_BKLD: vectors of up to K documents of each row.
+        document_BKLD: documents of each row (B, K, L, D); of labelled ones column 0 is the relevant
+            one where scores are missing.
         mask_BKL: bool, their scoring tokens; none where a row has fewer documents.
     """
 
@@ -75,7 +76,7 @@ class Encodings:
     teacher_source_BND: Tensor | None = None
     student_english_BMD: Tensor | None = None
     student_english: Tokens | None = None
-    negatives: Negatives | None = None
+    negatives: PassageVectors | None = None
 
 
 @dataclass(frozen=True)
@@ -100,7 +101,7 @@ class RunFacts:
     Attributes:
         pairs: codes such as sw-en, in the order of `Encodings.pair_codes_B`.
         dimension: D.
-        max_steps: optimizer steps of the whole run.
+        max_steps: optimizer steps of the run.
         seed: the run's.
         device: where encodings are.
     """
@@ -124,7 +125,7 @@ class Objective(ABC):
 
 
 class LearningObjective(Objective):
-    """An objective with parameters of its own, which learn beside the student."""
+    """An objective with parameters of its own, which train along with the student."""
 
     @abstractmethod
     def accept(self) -> None:

@@ -1,4 +1,4 @@
-"""Token alignment without transport: the closest free tokens first, one to one (Dr.DECR).
+"""Aligns the closest free tokens first, one to one, without transport: `GreedyAlignment`.
 
 Shapes: B pairs, N student tokens, M teacher tokens, D dimension.
 """

@@ -1,4 +1,4 @@
-"""Losses over labelled passages: KL to given scores, or InfoNCE where there are none.
+"""Computes losses over labelled passages: KL to given scores, or InfoNCE without scores.
 
 Shapes: B queries of this rank, P passages of all ranks, K passages of a query, N query tokens, L
 passage tokens, D dimension.
@@ -12,7 +12,7 @@ from torch import Tensor
 from distill.encoders.maxsim import mean_maxsim_of_own
 from distill.objectives.candidates import candidate_scores, gather_documents, ranking_metrics
 from distill.objectives.contrastive import info_nce
-from distill.objectives.encodings import Negatives, ObjectiveOutput
+from distill.objectives.encodings import ObjectiveOutput, PassageVectors
 from distill.tokens import Tokens
 
 #: Score of a passage that is not there: see `distill.objectives.candidates`.
@@ -22,7 +22,7 @@ _ABSENT = -1e4
 def listwise_distillation(
     query_BND: Tensor,
     query: Tokens,
-    passages: Negatives,
+    passages: PassageVectors,
     labels_BK: Tensor,
     temperature: float,
     label_temperature: float,
@@ -55,7 +55,7 @@ def listwise_distillation(
 
 
 def labelled_contrastive(
-    query_BND: Tensor, query: Tokens, passages: Negatives, codes_B: Tensor, temperature: float
+    query_BND: Tensor, query: Tokens, passages: PassageVectors, codes_B: Tensor, temperature: float
 ) -> ObjectiveOutput:
     """InfoNCE of each query's first passage against its others and all ranks' first ones.
 
@@ -68,7 +68,7 @@ def labelled_contrastive(
         codes_B: int64, equal for equal relevant passages, which are no negatives of each other.
         temperature: of the mean-per-token MaxSim scores.
     """
-    others = Negatives(passages.document_BKLD[:, 1:], passages.mask_BKL[:, 1:])
+    others = PassageVectors(passages.document_BKLD[:, 1:], passages.mask_BKL[:, 1:])
     candidates = gather_documents(
         passages.document_BKLD[:, 0],
         passages.mask_BKL[:, 0],

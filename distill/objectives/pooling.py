@@ -1,4 +1,4 @@
-"""One vector per sentence.
+"""Averages token vectors into one vector per sentence: `mean_vector`.
 
 Shapes: B sentences, N tokens, D dimension.
 """

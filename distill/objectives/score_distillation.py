@@ -1,4 +1,4 @@
-"""The teacher's ranking of the batch's English sentences, taught to the translation.
+"""Teaches the translation the teacher's ranking of the batch's sentences: `ScoreDistillation`.
 
 Shapes: B pairs of this rank, C candidates of each.
 """

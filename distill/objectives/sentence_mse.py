@@ -1,4 +1,4 @@
-"""Sentence-level alignment: squared distance of mean vectors (Reimers & Gurevych, 2020)."""
+"""Aligns mean vectors by squared distance (Reimers & Gurevych, 2020): `SentenceMse`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which losses a run trains with, their weights and their own settings (no torch)."""
+"""Says which losses train, their weights and settings: `ObjectiveSettings` (no torch)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class TransportObjective(TransportSettings, Weighted):
     """Optimal transport between the student's and the teacher's tokens (OPTICAL)."""
 
     weight: float = 1.0
-    """Weight in the sum of losses; 0 switches it off."""
+    """Weight in the sum of losses; 0 switches the objective off. Default: 1.0."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -27,8 +27,8 @@ class GreedyAlignmentObjective(Weighted):
     """Squared distance of greedily matched tokens (Dr.DECR: Li et al., NAACL 2022)."""
 
     tokens: Literal["content", "scoring"] = "content"
-    """Which tokens are matched: `content`, those of the text itself, or `scoring`, all that
-    MaxSim scores."""
+    """Tokens that are matched: `content`, those of the text itself, or `scoring`, all that MaxSim
+    scores. Default: content."""
 
     def __post_init__(self) -> None:
         self.check_weight("objectives.greedy_alignment")
@@ -47,7 +47,7 @@ class ContrastiveObjective(Weighted):
     """InfoNCE over MaxSim: a translation against the batch's English sentences."""
 
     temperature: float = 0.05
-    """Divides the mean-per-token scores before the softmax."""
+    """Divisor of the mean-per-token scores before the softmax. Default: 0.05."""
 
     def __post_init__(self) -> None:
         self.check_weight("objectives.contrastive")
@@ -59,7 +59,7 @@ class ScoreDistillationObjective(Weighted):
     """KL from the teacher's English-English MaxSim scores over the batch to the student's."""
 
     temperature: float = 0.05
-    """Divides the mean-per-token scores of both sides before the softmax."""
+    """Divisor of both sides' mean-per-token scores before the softmax. Default: 0.05."""
 
     def __post_init__(self) -> None:
         self.check_weight("objectives.score_distillation")
@@ -71,12 +71,12 @@ class AdversarialObjective(Weighted):
     """A language discriminator that the student learns to deceive (Ganin & Lempitsky, 2015)."""
 
     hidden_size: int = 256
-    """Width of the discriminator's hidden layer."""
+    """Width of the discriminator's hidden layer. Default: 256."""
     learning_rate: float = 1e-3
-    """Constant rate of the discriminator's own AdamW."""
+    """Constant learning rate of the discriminator's own AdamW. Default: 1e-3."""
     reversal_steepness: float = 10.0
-    """g of the reversal's strength 2 / (1 + exp(-g p)) - 1, p the share of the run that is done;
-    larger values reach full strength earlier."""
+    """Steepness g of the gradient reversal's strength 2 / (1 + exp(-g p)) - 1, where p is the share
+    of the run that is done; larger values reach full strength earlier. Default: 10.0."""
 
     def __post_init__(self) -> None:
         self.check_weight("objectives.adversarial")
@@ -87,11 +87,11 @@ class AdversarialObjective(Weighted):
 
 @dataclass(frozen=True, kw_only=True)
 class AnchorObjective(Weighted):
-    """The English sentence through the student, kept where the teacher has it."""
+    """Distance of the student's English vectors from the teacher's, so that English is kept."""
 
     level: Literal["token", "sentence"] = "token"
-    """`token` compares the vectors of each token, so student and teacher must tokenise alike;
-    `sentence` compares mean vectors and takes any tokenizer."""
+    """What is compared: `token`, the vectors of each token, so that student and teacher must
+    tokenise alike; or `sentence`, mean vectors, with any tokenizer. Default: token."""
 
     def __post_init__(self) -> None:
         self.check_weight("objectives.anchor")
@@ -102,21 +102,21 @@ class ObjectiveSettings:
     """Weighted sum of losses."""
 
     transport: TransportObjective = field(default_factory=TransportObjective)
-    """The product's own loss."""
+    """Optimal transport between tokens, this project's own loss."""
     greedy_alignment: GreedyAlignmentObjective = field(default_factory=GreedyAlignmentObjective)
-    """Alternative to compare with."""
+    """Greedily matched tokens: an alternative to compare with."""
     sentence_mse: SentenceMseObjective = field(default_factory=SentenceMseObjective)
-    """Alternative to compare with, and a warm-up."""
+    """Mean vectors: an alternative to compare with, and a warm-up."""
     contrastive: ContrastiveObjective = field(default_factory=ContrastiveObjective)
-    """Complement, and an alternative to compare with."""
+    """The batch's sentences as negatives: a complement, and an alternative to compare with."""
     score_distillation: ScoreDistillationObjective = field(
         default_factory=ScoreDistillationObjective
     )
-    """Complement that keeps the batch's ranking."""
+    """The teacher's scores over the batch: a complement that keeps its ranking."""
     adversarial: AdversarialObjective = field(default_factory=AdversarialObjective)
-    """Alternative to compare with."""
+    """A language discriminator: an alternative to compare with."""
     anchor: AnchorObjective = field(default_factory=AnchorObjective)
-    """Complement against forgetting English."""
+    """The student's English: a complement against forgetting it."""
 
     def __post_init__(self) -> None:
         if not any(section.weight for section in self.sections().values()):

@@ -1,4 +1,4 @@
-"""OPTICAL's loss: the transport cost between the translation's and the sentence's tokens."""
+"""Computes OPTICAL's loss, the cost of transport between both sides' tokens: `Transport`."""
 
 from __future__ import annotations
 

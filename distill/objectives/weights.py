@@ -1,4 +1,4 @@
-"""How much an objective counts, and in which steps (no torch)."""
+"""Says how much an objective counts, and in which steps: `Weighted` (no torch)."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ class Weighted:
     """What every objective's settings begin with."""
 
     weight: float = 0.0
-    """Weight in the sum of losses; 0 switches it off."""
+    """Weight in the sum of losses; 0 switches the objective off. Default: 0.0."""
     schedule: tuple[tuple[int, float], ...] = ()
-    """Points [step, share]: the weight is multiplied by the share, linear between two points and
-    constant before the first and after the last. None for the whole weight in every step."""
+    """Points [step, share] by which the weight is multiplied, linear between two points and
+    constant before the first and after the last. Default: none, the full weight in every step."""
 
     def check_weight(self, section: str) -> None:
         """Refuse numbers that no weight can have, and schedules without an effect.

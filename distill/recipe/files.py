@@ -1,4 +1,4 @@
-"""Settings from a YAML file and ``key=value`` overrides: defaults < file < overrides (no torch).
+"""Reads settings (`load_settings`): defaults < YAML file < ``key=value`` overrides (no torch).
 
 An unknown key, a value of another type or a setting that contradicts another is an `InputError`
 before any work starts.

@@ -1,4 +1,4 @@
-"""The recipe of a training run: typed settings with their cross-checks (no torch).
+"""Defines `Recipe`, the settings of a training run, and their cross-checks (no torch).
 
 `distill.recipe.files` reads one from YAML and ``key=value`` overrides. A room that has settings of
 its own owns their dataclass; this file nests them.
@@ -30,28 +30,31 @@ class Recipe:
     __pydantic_config__ = ConfigDict(extra="forbid")
 
     name: str = "distill"
-    """Name of the training run: its directory is ``<runs>/<name>``."""
+    """Name of the training run: its directory is ``<runs>/<name>``. Default: distill."""
     runs: Path = Path("runs")
-    """Directory of training runs."""
+    """Directory of training runs. Default: runs."""
     seed: int = 0
-    """Seed of the sample plan, of fresh weights and of dropout."""
+    """Seed of the order of samples, of fresh weights and of dropout. Default: 0."""
     pairs: tuple[str, ...] = SEVEN_PAIRS
-    """Language pairs, source-target."""
+    """Language pairs, source-target. Default: the seven of the method's evaluation."""
     teacher: str = ""
-    """Directory (or hub id) of the frozen English late-interaction encoder."""
+    """Directory (or hub id) of the frozen English late-interaction encoder. Default: "",
+    which is refused."""
     bare_teacher: bool = False
-    """Whether the teacher is a bare transformers encoder: its hidden states are the vectors."""
+    """Whether the teacher is a bare transformers encoder: its hidden states are the vectors.
+    Default: false."""
     teacher_cache: Path | None = None
-    """Directory for the teacher's encodings of the English sentences, each made once and looked
-    up from then on; on several nodes a shared one. None encodes every batch anew."""
+    """Directory for the teacher's encodings of the English sentences, each made once and looked up
+    from then on; on several nodes a shared one. Default: none, every batch is encoded anew."""
     allow_downloads: bool = False
-    """Whether a model may be fetched from a hub when it is no directory here."""
+    """Whether a model may be fetched from a hub when it is no directory here. Default: false."""
     max_steps: int = 400
-    """Optimizer steps of the whole run."""
+    """Optimizer steps of the run. Default: 400."""
     log_every_steps: int = 10
-    """Steps between lines in TensorBoard and, off a terminal, on the screen."""
+    """Steps between lines in TensorBoard and, off a terminal, on the screen. Default: 10."""
     picture_every_steps: int = 100
-    """Steps between pictures of a pair's transport plan in TensorBoard; 0 for none."""
+    """Steps between pictures of a pair's transport plan in TensorBoard; 0 for none. Default:
+    100."""
     data: DataSettings
     """Shards, mixing and batches."""
     student: StudentSettings = field(default_factory=StudentSettings)

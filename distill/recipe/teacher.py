@@ -1,4 +1,4 @@
-"""The settings of a teacher's training (no torch)."""
+"""Defines `TeacherRecipe`, the settings of a teacher's training (no torch)."""
 
 from __future__ import annotations
 
@@ -20,27 +20,30 @@ class TeacherRecipe:
     __pydantic_config__ = ConfigDict(extra="forbid")
 
     model: str = ""
-    """Directory (or hub id) of the backbone."""
+    """Directory (or hub id) of the backbone. Default: "", which is refused."""
     allow_downloads: bool = False
-    """Whether the backbone may be fetched from a hub when it is no directory here."""
+    """Whether the backbone may be fetched from a hub when it is no directory here. Default:
+    false."""
     data: Path | None = None
-    """JSONL of English ``{"query", "passage"}``, optionally with ``"negatives": [...]``."""
+    """JSONL of English ``{"query", "passage"}``, optionally with ``"negatives": [...]``.
+    Required."""
     output: Path = Path("models/teacher")
-    """Directory the trained encoder is written to."""
+    """Directory the trained encoder is written to. Default: models/teacher."""
     embedding_dimension: int = 128
-    """Width of a token vector."""
+    """Width of a token vector. Default: 128."""
     freeze_embeddings: bool = True
-    """Keep word embeddings fixed."""
+    """Whether word embeddings stay fixed. Default: true."""
     batch_size: int = 32
-    """Pairs a step on each rank; each passage is a negative of the rank's other queries."""
+    """Pairs a step on each rank; each passage is a negative of the rank's other queries. Default:
+    32."""
     max_steps: int = 200
-    """Optimizer steps."""
+    """Optimizer steps of the training. Default: 200."""
     temperature: float = 0.05
-    """Divides the mean-per-token MaxSim scores before the softmax."""
+    """Divisor of the mean-per-token MaxSim scores before the softmax. Default: 0.05."""
     dropout: float = 0.0
-    """Dropout in training."""
+    """Probability of dropout in training, from 0 to below 1. Default: 0.0."""
     seed: int = 0
-    """Seed of the order of pairs and of the fresh projection."""
+    """Seed of the order of pairs and of the fresh projection. Default: 0."""
     text: TextSettings = field(default_factory=TextSettings)
     """Markers and lengths."""
     optimizer: OptimizerSettings = field(default_factory=OptimizerSettings)

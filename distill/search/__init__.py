@@ -1,1 +1,1 @@
-"""Search English documents in any language: from the terminal, as JSON, or in a browser."""
+"""Searches English documents in any language: in the terminal, as JSON, or in a browser."""

@@ -1,4 +1,4 @@
-"""``distill search DOCUMENTS [QUERY …]``: search English documents in any language."""
+"""Searches English documents in any language: ``distill search DOCUMENTS [QUERY …]``."""
 
 from __future__ import annotations
 

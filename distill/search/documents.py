@@ -1,4 +1,4 @@
-"""Documents to search: a folder of text files, a JSONL file, or a test collection's folder."""
+"""Reads documents to search (`read_documents`): text files, a JSONL file, or a collection."""
 
 from __future__ import annotations
 

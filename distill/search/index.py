@@ -1,4 +1,4 @@
-"""Indexes of encoded documents: exact MaxSim, and PLAID through PyLate where it is installed.
+"""Indexes encoded documents: `ExactIndex` (MaxSim), and `PlaidIndex` where PyLate is installed.
 
 Shapes: P texts, N query tokens, M document tokens, D dimension.
 """
@@ -121,7 +121,7 @@ class PlaidIndex:
 def _new_plaid(folder: Path, dimension: int) -> Any:
     """PLAID by fast-plaid where it loads, else by Stanford's code, which PyLate carries.
 
-    fast-plaid is built for one version of torch each, and does not load beside another.
+    fast-plaid is built for one version of torch each, and does not load with another.
     """
     from pylate import indexes
 

@@ -1,4 +1,4 @@
-"""Which words of a document a query found: MaxSim's own maxima, as characters of the text.
+"""Marks the words of a document that a query found (`match_tokens`): MaxSim's own maxima.
 
 Shapes: N query tokens, M document tokens, D dimension.
 """

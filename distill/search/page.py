@@ -1,4 +1,4 @@
-"""A small web page for searching: standard library only, loopback unless told otherwise."""
+"""Serves a small web page for searching (`make_server`): standard library, loopback by default."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Encoders, documents and an index put together: a query in, ranked and marked documents out."""
+"""Answers queries (`Searcher`): encoders, documents and an index put together."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ class Searcher:
 
     Args:
         documents: what is searched.
-        teacher: encodes them, and is the zero-shot system beside the students.
+        teacher: encodes them, and is the zero-shot system shown next to the students.
         teacher_source: directory of the teacher; its hash keys the cache.
         students: language code, or "" for all languages → query encoder.
         cache: directory of the documents' embeddings; none keeps them in memory.

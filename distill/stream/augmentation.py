@@ -1,4 +1,4 @@
-"""What the student reads in place of the source sentence: English ones, spans, switched words.
+"""Changes what the student reads (`Augmentation`): English sentences, spans, switched words.
 
 All are functions of (seed, epoch, position in the epoch's order), like the order itself, so they
 are the same at any number of ranks and workers and after a resume. The teacher's side never

@@ -1,4 +1,4 @@
-"""A micro-batch, and how a worker makes it from the order's draws."""
+"""Defines `Batch`, and makes one from the order's draws (`MicroBatches`)."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class SideTokens:
 
     Attributes:
         tokenize: tokenises texts.
-        stored: tokens kept beside the shards, used instead where given.
+        stored: tokens kept next to the shards, used instead where given.
         pad_multiple: N becomes a multiple of it.
         pad_id: id of padding, where there is any to add.
     """

@@ -1,4 +1,4 @@
-"""The stream of bitext that training reads: exact, mixed, and resumable at any world size."""
+"""Streams bitext for training (`BitextStream`): exact, mixed, resumable on any number of ranks."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Cursor:
-    """Everything before it has been seen: whole epochs, and samples of the present one."""
+    """Everything before it has been seen: full epochs, and samples of the present one."""
 
     epoch: int
     position: int

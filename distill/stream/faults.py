@@ -1,4 +1,4 @@
-"""Samples that cannot be read: how they are named, counted and, up to a budget, borne."""
+"""Names and counts samples that cannot be read, up to a budget: `FaultBudget`."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class FaultBudget:
     """Counts a rank's faults, and ends the run when an epoch has too many.
 
     Args:
-        max_bad_fraction: share of an epoch's samples that is borne.
+        max_bad_fraction: share of an epoch's samples that may be unreadable.
         num_samples: samples of one rank in an epoch.
     """
 

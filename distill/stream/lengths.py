@@ -1,4 +1,4 @@
-"""Lengths of samples, from the indexes of the shards, for bucketing."""
+"""Looks up lengths of samples in the shards' indexes, for bucketing: `SampleLengths`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Runs the making of micro-batches in worker processes, in order and ahead of the training."""
+"""Makes micro-batches in worker processes, in order and ahead of training: `load_batches`."""
 
 from __future__ import annotations
 

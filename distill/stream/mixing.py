@@ -1,4 +1,4 @@
-"""How language pairs share the stream: from counts of pairs to shares. (no torch)"""
+"""Divides the stream among language pairs (`Mixing`): from counts to shares (no torch)."""
 
 from __future__ import annotations
 
@@ -25,14 +25,17 @@ class Mixing:
     """
 
     kind: str = "proportional"
-    """"proportional" to the number of pairs, "uniform", "temperature", "weights", "schedule"."""
+    """How shares follow from the numbers of pairs: "proportional", "uniform", "temperature",
+    "weights" or "schedule". Default: proportional."""
     temperature: float | None = None
-    """For kind "temperature": share p ∝ n^(1/T); 1 is proportional, large T nearly uniform."""
+    """Temperature T of kind "temperature", above 0: share p ∝ n^(1/T); 1 is proportional, large T
+    nearly uniform. Default: none."""
     weights: Mapping[str, float] = field(default_factory=dict)
-    """For kind "weights": a positive weight for every pair of the stream, of any sum."""
+    """Positive weight of every pair of the stream, of any sum, for kind "weights". Default:
+    none."""
     schedule: Sequence[Mapping[str, Any]] = ()
-    """For kind "schedule": stages such as {"epoch": 0, "temperature": 1}, {"epoch": 2, "weights":
-    {...}} in order of epoch; shares go linearly from one stage to the next."""
+    """Stages of kind "schedule" such as {"epoch": 0, "temperature": 1}, {"epoch": 2, "weights":
+    {...}} in order of epoch; shares go linearly from one stage to the next. Default: none."""
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:

@@ -1,4 +1,4 @@
-"""Which sample comes when: a pure function of (seed, epoch, mixing, windows) and the shards.
+"""Decides which sample comes when (`SampleOrder`): a pure function of seed, epoch and settings.
 
 The order of an epoch is one sequence, whatever the number of ranks and workers. Training cuts it
 into global batches and these into micro-batches, so that a cursor (epoch, position) says all

@@ -1,4 +1,4 @@
-"""Seeded permutations that are the same on every machine and in every version of numpy."""
+"""Computes seeded permutations, the same on every machine and in every numpy: `permutation`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Copies shards that are elsewhere before a worker waits for them."""
+"""Copies remote shards before a worker waits for them: `ShardPrefetcher`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Reads single samples by the index, and turns what is wrong with one into a fault."""
+"""Reads single samples by the index (`SampleReader`), and reports a bad one as a `Fault`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Indexes tars that have neither manifest nor index, such as other tools write.
+"""Indexes tars without manifest or index, such as other tools write: `scanned_shard`.
 
 A sample is a member ``KEY.json`` with ``source`` and ``target``, as in our own shards.
 """

@@ -22,15 +22,16 @@ class CacheSettings:
     """Copies of shards that are behind a URL or a command."""
 
     folder: Path | None = None
-    """Folder of the copies, on a disk of each machine; none for the user's cache folder."""
+    """Folder of the copies, on a disk of each machine. Default: none, the user's cache folder."""
     limit_gib: float | None = None
-    """Copies used longest ago are deleted beyond this size; none keeps all."""
+    """GiB of copies, beyond which those used longest ago are deleted. Default: none, all are
+    kept."""
     attempts: int = 5
-    """How often a copy is tried before its shard counts as unreadable."""
+    """Tries of a copy before its shard counts as unreadable. Default: 5."""
     backoff_seconds: float = 0.5
-    """Pause after the first failure; doubled after each further one."""
+    """Seconds of pause after the first failure; doubled after each further one. Default: 0.5."""
     timeout_seconds: float = 30.0
-    """How long a server may be silent."""
+    """Seconds a server may be silent. Default: 30.0."""
 
     def __post_init__(self) -> None:
         require_at_least(1, "data.cache.attempts", self.attempts)
@@ -57,12 +58,15 @@ class CodeSwitchingSettings:
     """Words of what the student reads replaced by their translations."""
 
     share: float = 0.0
-    """Share of a sentence's words that are replaced, as far as the lexicon knows them."""
+    """Share of a sentence's words, from 0 to 1, that are replaced, as far as the lexicon knows
+    them. Default: 0.0."""
     lexicon: Path | None = None
-    """Folder that ``distill learn-lexicon RECIPE`` wrote: ``sw-en.tsv``, ``en-sw.tsv``"""
+    """Folder that ``distill learn-lexicon RECIPE`` wrote: ``sw-en.tsv``, ``en-sw.tsv``. Default:
+    none."""
     side: Literal["source", "target", "both"] = "source"
-    """Which sentences are switched: source sentences, into English; the English ones that the
-    student reads in hybrid batches, into the source language; or both."""
+    """Sentences that are switched: `source`, source sentences into English; `target`, the English
+    ones that the student reads in hybrid batches, into the source language; or `both`. Default:
+    source."""
 
     def __post_init__(self) -> None:
         _share("data.code_switching.share", self.share)
@@ -85,7 +89,8 @@ class HybridSettings:
     """Monolingual samples among the cross-lingual ones (after Elmahdy et al., arXiv 2408.10536)."""
 
     monolingual_share: float = 0.0
-    """Share of samples of which the student reads the English sentence itself."""
+    """Share of samples, from 0 to 1, of which the student reads the English sentence itself.
+    Default: 0.0."""
 
     def __post_init__(self) -> None:
         _share("data.hybrid.monolingual_share", self.monolingual_share)
@@ -101,11 +106,11 @@ class CroppingSettings:
     """
 
     share: float = 0.0
-    """Share of samples of which the student reads a span only."""
+    """Share of samples, from 0 to 1, of which the student reads a span only. Default: 0.0."""
     min_words: int = _SPAN_WORDS[0]
-    """Words of the shortest span."""
+    """Words of the shortest span. Default: 3."""
     max_words: int = _SPAN_WORDS[1]
-    """Words of the longest span; shorter sentences stay as they are."""
+    """Words of the longest span; shorter sentences stay as they are. Default: 8."""
 
     def __post_init__(self) -> None:
         _share("data.cropping.share", self.share)
@@ -124,38 +129,42 @@ class DataSettings:
     """Shards, their mixing and the batches cut from them."""
 
     shards: tuple[str, ...] = ()
-    """Directories with a manifest, as ``distill shards build`` writes them: here or behind
-    a URL; or tars of one pair, ``sw-en=PATTERN`` or ``sw-en=pipe:COMMAND``."""
+    """Directories with a manifest, as ``distill shards build`` writes them, on disk or behind a
+    URL; or tars of one pair, ``sw-en=PATTERN`` or ``sw-en=pipe:COMMAND``. Required."""
     split: str = "train"
-    """Split of the shards that is trained on."""
+    """Split of the shards that is trained on. Default: train."""
     max_pairs: int | None = None
-    """Samples of each language pair that are used, the first ones; none for all."""
+    """Samples of each language pair that are used, the first ones. Default: none, all."""
     micro_batch: int = 32
-    """Sentence pairs of each rank in each forward."""
+    """Sentence pairs of each rank in each forward. Default: 32."""
     accumulation_steps: int = 1
-    """Micro-batches whose gradients are added up before an optimizer step."""
+    """Micro-batches whose gradients are added up before an optimizer step. Default: 1."""
     num_workers: int = 1
-    """Reading processes of each rank; 0 reads in the training process."""
+    """Reading processes of each rank; 0 reads in the training process. Default: 1."""
     prefetch_batches: int = _PREFETCH_BATCHES
-    """Micro-batches that each reading process prepares ahead."""
+    """Micro-batches that each reading process prepares ahead. Default: 4."""
     pin_memory: bool | None = None
-    """Whether batches lie in pinned memory, for copies beside compute; none where there is CUDA."""
+    """Whether batches lie in pinned memory, so that copies overlap with compute. Default: none,
+    true where there is CUDA."""
     mixing: Mixing = field(default_factory=Mixing)
     """Share of each language pair in the stream."""
     shuffle_window: int = 16384
-    """Samples of a pair that are shuffled together, after the shards; 0 for the stored order."""
+    """Samples of a pair that are shuffled together, after the shards; 0 for the stored order.
+    Default: 16384."""
     bucket_window: int = 4096
-    """Samples sorted by length together, so that batches have little padding; 0 for none."""
+    """Samples sorted by length together, so that batches have little padding; 0 for none. Default:
+    4096."""
     bucket_size: int = _BUCKET_SIZE
-    """Neighbours by length that stay together in a bucket window."""
+    """Neighbours by length that stay together in a bucket window. Default: 256."""
     pad_multiple: int = 1
-    """Batches are padded to a multiple of so many tokens, for few shapes."""
+    """Number of tokens that padded lengths are a multiple of, for few shapes. Default: 1."""
     stored_tokens: bool = False
-    """Read the tokens that ``distill store-tokens RECIPE`` kept beside the shards."""
+    """Whether the tokens that ``distill store-tokens RECIPE`` stored next to the shards are read.
+    Default: false."""
     max_bad_fraction: float = 0.001
-    """Share of unreadable samples that is borne before the run stops."""
+    """Largest share of unreadable samples, from 0 to 1, before the run stops. Default: 0.001."""
     cache: CacheSettings = field(default_factory=CacheSettings)
-    """Copies of shards that are elsewhere."""
+    """Copies of shards that are behind a URL or a command."""
     code_switching: CodeSwitchingSettings = field(default_factory=CodeSwitchingSettings)
     """Words replaced by their translations."""
     hybrid: HybridSettings = field(default_factory=HybridSettings)

@@ -1,4 +1,4 @@
-"""Finds the shards of a stream: what the manifests of its roots list, or a list of tars."""
+"""Finds the shards of a stream (`find_shards`): those of manifests, or a list of tars."""
 
 from __future__ import annotations
 
@@ -209,7 +209,7 @@ def _listed(number: int, root: str, manifest: Manifest, pair: str, split: str) -
 
 
 def _require_file(shard: ShardFile) -> None:
-    """Check that a local shard is there, whole by its size; others show when they are read."""
+    """Check that a local shard is there, complete by its size; others show when they are read."""
     if is_url(shard.place):
         return
     try:

@@ -1,9 +1,9 @@
-"""Opens shards wherever they are, and keeps local copies of those that are not files here.
+"""Opens shards on disk or behind a URL, and keeps local copies of the latter: `ShardCache`.
 
 A place is a local path, ``http(s)://``, ``pipe:COMMAND`` (its output; no shell), or any URL for
 which fsspec or WebDataset has an opener (``s3://``, ``gs://``, ``hdfs://`` …). Random access
 needs a file, so a shard that is elsewhere or compressed is copied into a cache on first use: once
-per machine, whichever rank or worker comes first, verified, and under its name only when whole.
+per machine, whichever rank or worker comes first, verified, and under its name only when complete.
 """
 
 from __future__ import annotations

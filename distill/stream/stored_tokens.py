@@ -1,4 +1,4 @@
-"""Tokens kept beside the shards, so that training reads them instead of tokenising again.
+"""Stores tokens next to the shards (`store_tokens`), so that training need not tokenise again.
 
 For ``train-000000.tar`` and the side "source" they are ``train-000000.source-FINGERPRINT.tokens``:
 a JSON line, then numpy arrays: where each row ends (int64), all ids (int32), all flags (uint8).
@@ -48,9 +48,9 @@ def store_tokens(
     cache: ShardCache | None = None,
     progress: Callable[[int], None] = lambda num_pairs: None,
 ) -> int:
-    """Tokenise one side of all samples and keep the tokens beside the shards.
+    """Tokenise one side of all samples and keep the tokens next to the shards.
 
-    Needs memory for the tokens of one shard. A shard has its tokens whole or not at all, so that
+    Needs memory for the tokens of one shard. A shard has all its tokens or none, so that
     the same call goes on after a kill.
 
     Args:

@@ -1,4 +1,4 @@
-"""What the stream knows of a tokenisation: its type, its fingerprint, and how rows are padded."""
+"""Describes a tokenisation to the stream: its type, its fingerprint, and how rows are padded."""
 
 from __future__ import annotations
 

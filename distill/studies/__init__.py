@@ -1,1 +1,1 @@
-"""Studies: many training runs that differ in a few settings, and one report that compares them."""
+"""Runs studies: many training runs that differ in a few settings, and one report on them."""

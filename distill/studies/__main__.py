@@ -1,4 +1,4 @@
-"""``distill study``: run a grid of training runs, and compare them."""
+"""Runs a grid of training runs and compares them: ``distill study``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Systems without training: the zero-shot teacher, English queries, BM25, query translation.
+"""Lists systems without training (`baselines_of`): zero-shot teacher, BM25, translated queries.
 
 Evaluated once for each collection by ``distill evaluate``, with a lexicon learned
 from the bitext that the students are trained on.

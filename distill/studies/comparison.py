@@ -1,4 +1,4 @@
-"""Is a variant better than another? Per-query values averaged over seeds, then tested.
+"""Tests whether a variant is better (`Comparisons`): per-query values, averaged over seeds.
 
 Averaging over seeds first makes the test ask about the recipe and not about one lucky run.
 """

@@ -1,4 +1,4 @@
-"""From a study to its cells: every variant with every seed, each a recipe (no torch)."""
+"""Expands a study into cells (`cells_of`): every variant with every seed (no torch)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Training runs and evaluations as processes: the real launcher, logs, signals by process id."""
+"""Starts training runs and evaluations as processes (`Job`), by the real launcher."""
 
 from __future__ import annotations
 

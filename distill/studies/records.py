@@ -1,6 +1,6 @@
-"""What a cell's run directory says about it: finished or not, its cost, where it ran (no torch).
+"""Reads whether a cell is finished, what it cost and where it ran: `Record` (no torch).
 
-The training run's own files decide whether a cell is finished. Beside them the runner writes
+The training run's own files decide whether a cell is finished. Next to them the runner writes
 ``cell.json``, so that the cost is known after checkpoints are gone and over several attempts.
 """
 

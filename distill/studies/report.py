@@ -1,4 +1,4 @@
-"""The report of a study: report.md for people, results.json and summary.json for programs."""
+"""Writes a study's report (`write_report`): report.md, results.json, summary.json."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def write_report(
 ) -> None:
     """Write the three files.
 
-    A file ``<study>.reading.md`` beside the study's YAML is taken into report.md word for word,
+    A file ``<study>.reading.md`` next to the study's YAML is taken into report.md word for word,
     so that what people concluded outlives the next report.
 
     Args:

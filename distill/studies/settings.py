@@ -1,4 +1,4 @@
-"""What a study file says: a base recipe, its variants, and how they are compared (no torch)."""
+"""Defines `Study`: a base recipe, its variants, and how they are compared (no torch)."""
 
 from __future__ import annotations
 
@@ -25,50 +25,52 @@ class Study:
     __pydantic_config__ = ConfigDict(extra="forbid")
 
     name: str
-    """Name of the study: its training runs are ``<runs>/<name>/<variant>-s<seed>``."""
+    """Name of the study: its training runs are ``<runs>/<name>/<variant>-s<seed>``. Required."""
     question: str
-    """What the study answers, in a sentence."""
+    """What the study answers, in a sentence. Required."""
     recipe: Path
-    """Base recipe of all training runs."""
+    """Base recipe of all training runs. Required."""
     overrides: dict[str, Any] = field(default_factory=dict)
-    """Recipe settings common to all variants, ``section.key: value`` or nested."""
+    """Recipe settings common to all variants, ``section.key: value`` or nested. Default: none."""
     seeds: tuple[int, ...] = (0, 1, 2)
-    """Every variant is trained once with each."""
+    """Seeds that every variant is trained with, once each. Default: 0, 1 and 2."""
     variants: dict[str, dict[str, Any]] = field(default_factory=dict)
-    """Variant → its recipe settings, and beside them ``description`` and ``seeds`` of its own."""
+    """Variant → its recipe settings, with a ``description`` and ``seeds`` of its own where wanted.
+    Default: none."""
     grid: dict[str, list[Any]] = field(default_factory=dict)
     """Recipe setting → values; every combination is a further variant, such as
-    ``epsilon-0.01_centre_tokens-true``."""
+    ``epsilon-0.01_centre_tokens-true``. Default: none."""
     baseline: str = "transport"
-    """Variant that the others are tested against."""
+    """Variant that the others are tested against. Default: transport."""
     default: str = "transport"
-    """Variant whose gains stand in summary.json: what ships, or would."""
+    """Variant whose gains stand in summary.json: what ships, or would. Default: transport."""
     alternatives: tuple[str, ...] = ()
-    """Variants that the default must beat in summary.json; all others where empty."""
+    """Variants that the default must beat in summary.json. Default: none given, all others."""
     dev_collections: tuple[str, ...] = ()
-    """Names of the collections that settings are chosen on."""
+    """Names of the collections that settings are chosen on. Default: none."""
     test_collections: tuple[str, ...] = ()
-    """Names of the collections that are reported; none of them may be chosen on."""
+    """Names of the collections that are reported; none of them may be chosen on. Required."""
     headline_collection: str | None = None
-    """Test collection of summary.json's figures; the first by default."""
+    """Test collection of summary.json's figures. Default: none, the first one."""
     measure: str = "AP"
-    """Measure that is reported, by its ir-measures name."""
+    """Measure that is reported, by its ir-measures name. Default: AP."""
     baselines: bool = True
-    """Evaluate what needs no training, too: the zero-shot teacher, English queries, BM25, and
-    queries translated with a lexicon learned from the training bitext."""
+    """Whether what needs no training is evaluated, too: the zero-shot teacher, English queries,
+    BM25, and queries translated with a lexicon learned from the training bitext. Default: true."""
     launcher: Literal["plain", "deepspeed"] = "plain"
-    """One process without DeepSpeed, or accelerate_config.yaml's engines."""
+    """`plain`, one process without DeepSpeed, or `deepspeed`, accelerate_config.yaml's engines.
+    Default: plain."""
     num_processes: int = 1
-    """Processes of each training run; more than one needs launcher: deepspeed."""
+    """Processes of each training run; more than one needs launcher: deepspeed. Default: 1."""
     mixed_precision: Literal["no", "bf16", "fp16"] = "no"
-    """Precision of plain runs; DeepSpeed's stands in its JSON files."""
+    """Precision of plain runs; DeepSpeed's stands in its JSON files. Default: "no"."""
     threads_per_process: int | None = None
-    """CPU threads of each process; none for the machine's cores shared among what runs."""
+    """CPU threads of each process. Default: none, the machine's cores shared among what runs."""
     keep: Literal["results", "student", "all"] = "student"
-    """What stays of a finished run: evaluation and curves, the student as well, or its
-    checkpoints, too."""
+    """What stays of a finished run: `results`, evaluation and curves; `student`, the student as
+    well; or `all`, its checkpoints, too. Default: student."""
     runs: Path = Path("runs/studies")
-    """Directory of training runs."""
+    """Directory of training runs. Default: runs/studies."""
 
     def __post_init__(self) -> None:
         for kind, names in (("name", [self.name]), ("variants", list(self.variants))):

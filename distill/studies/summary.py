@@ -1,4 +1,4 @@
-"""summary.json: the few figures that decide whether the default recipe earns its place."""
+"""Sums up whether the default earns its place, for summary.json: `summarise`."""
 
 from __future__ import annotations
 

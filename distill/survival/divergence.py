@@ -1,4 +1,4 @@
-"""Losses and gradients that are not finite: left out, counted, and at last the end of the run."""
+"""Counts non-finite losses and gradients, and ends the run at the fifth: `NonFiniteCount`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Out of memory: one line with what helps instead of a traceback."""
+"""Turns out-of-memory errors into one line that helps: `advice_on_out_of_memory`."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def advice_on_out_of_memory(
 ) -> Iterator[None]:
     """Turn running out of memory into advice; caught here only, and never retried.
 
-    A retry would change the sample plan on one rank, or the global batch on all.
+    A retry would change the order of samples on one rank, or the global batch on all.
 
     Raises:
         InputError: in place of the error of the allocator.

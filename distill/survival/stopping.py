@@ -1,4 +1,4 @@
-"""Stopping in good order: signals, a wall-clock budget and a lost launcher raise one flag.
+"""Stops a run in good order on a signal, a time limit or a lost launcher: `StopFlag`.
 
 The flag is looked at between steps, between an evaluation's batches and while a batch is waited
 for; ranks agree on it, a checkpoint is written, and the process ends with `EXIT_REQUEUE`.

@@ -1,4 +1,4 @@
-"""Names the rank and the stage that hangs, before a collective's timeout names nobody.
+"""Names the rank that hangs and its stage before a collective times out: `Watchdog`.
 
 Every rank counts the stages of its work, which are the same on all ranks, and a thread of its own
 writes where it is to ``<run>/heartbeats/rank-<r>.json``. When a rank has been in one stage for too

@@ -1,4 +1,4 @@
-"""``distill average START STUDENT OUT``: a student between its start and its end.
+"""Averages a student with its start: ``distill average START STUDENT OUT``.
 
 Training on bitext takes back some of what a student could do before: names that no bitext has,
 questions. Weights on the line between the two points often keep most of both (WiSE-FT: Wortsman et

@@ -1,4 +1,4 @@
-"""``distill estimate RECIPE.yaml``: memory, time and cost of a run, before it runs.
+"""Estimates memory, time and cost of a run before it starts: ``distill estimate RECIPE.yaml``.
 
 Counts are exact: parameters of the models on torch's meta device, states by ZeRO stage. Times are
 estimates from counted operations and the device's rate; without ``--tflops`` the rate of a matrix

@@ -1,4 +1,4 @@
-"""Lexicons from a recipe's bitext: ``distill learn-lexicon RECIPE --output FOLDER``.
+"""Learns lexicons from a recipe's bitext: ``distill learn-lexicon RECIPE --output FOLDER``.
 
 By default from the alignment itself: teacher and student encode sentence pairs, the recipe's
 transport plan between their tokens is solved, and words that choose each other in it are counted.

@@ -1,6 +1,6 @@
-"""Tokenise a recipe's bitext once: ``distill store-tokens RECIPE.yaml [key=value ...]``.
+"""Tokenises a recipe's bitext once: ``distill store-tokens RECIPE.yaml [key=value ...]``.
 
-Writes the student's tokens of the source sentences and the teacher's of the English ones beside
+Writes the student's tokens of the source sentences and the teacher's of the English ones next to
 the shards; a training run with ``data.stored_tokens=true`` reads them instead of tokenising. Stored
 tokens belong to one tokenisation: of another model they are not found.
 """

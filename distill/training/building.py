@@ -1,4 +1,4 @@
-"""From a recipe to the parts of a run: engines, stream, the teacher's cache, its state."""
+"""Builds the parts of a run from its recipe (`build_parts`): engines, stream, cache, state."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is refused before processes connect: cheap checks that every rank makes by itself."""
+"""Checks a recipe's inputs before any process group exists; raises `InputError`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Evaluation of a training run: which systems, which collections, and where figures go."""
+"""Evaluates a training run (`RunEvaluation`): which systems and collections, where figures go."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Optimizer steps on labelled queries, among those on bitext.
+"""Takes optimizer steps on labelled queries, among those on bitext: `LabelledSteps`.
 
 Shapes: B queries of this rank, K passages of a query, P passages of the batch.
 """
@@ -21,7 +21,7 @@ from distill.encoders.text import TextEncoder
 from distill.labelled.examples import LabelledExample, read_labelled_examples
 from distill.labelled.order import LabelledOrder
 from distill.labelled.settings import LabelledSettings
-from distill.objectives.encodings import Negatives, ObjectiveOutput, global_mean
+from distill.objectives.encodings import ObjectiveOutput, PassageVectors, global_mean
 from distill.objectives.labelled_passages import labelled_contrastive, listwise_distillation
 from distill.recipe.recipe import Recipe
 from distill.training.losses import MicroBatchLosses
@@ -119,7 +119,7 @@ class LabelledSteps:
         return torch.tensor(padded, device=self.device)
 
     @torch.no_grad()
-    def _encoded(self, texts: list[list[str]]) -> Negatives:
+    def _encoded(self, texts: list[list[str]]) -> PassageVectors:
         """The passages as the teacher's documents. Collective."""
         flat = [text for row in texts for text in row]
         cache = self.passages

@@ -1,4 +1,4 @@
-"""The training loop: batch → teacher and student → objective → backward → step → log.
+"""Trains (`train`): batch → teacher and student → objective → backward → step → log.
 
 `train` builds what it takes; everything that happens once per step stands here.
 """

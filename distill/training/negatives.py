@@ -1,4 +1,4 @@
-"""From a recipe to what finds its hard negatives."""
+"""Builds what finds a run's hard negatives: `build_negatives`."""
 
 from __future__ import annotations
 

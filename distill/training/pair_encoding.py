@@ -1,4 +1,4 @@
-"""One micro-batch through teacher and student.
+"""Encodes one micro-batch with teacher and student: `PairEncoder`.
 
 Shapes: B pairs, N student tokens, M teacher tokens, L document tokens, D dimension, K
 hard negatives of a row, P of all rows.
@@ -18,7 +18,7 @@ from distill.distributed.zero import Engines
 from distill.embedding.teacher_cache import TeacherCache
 from distill.encoders.text import TextEncoder
 from distill.negatives.windows import HardNegatives
-from distill.objectives.encodings import Encodings, Need, Negatives
+from distill.objectives.encodings import Encodings, Need, PassageVectors
 from distill.stream.batch import Batch
 from distill.tokens import Tokens
 
@@ -139,14 +139,14 @@ class _ByTeacher:
     negative_PLD: Tensor | None
     negative_mask_PL: Tensor | None
 
-    def negatives(self, texts: list[list[str]]) -> Negatives:
+    def negatives(self, texts: list[list[str]]) -> PassageVectors:
         if self.negative_PLD is None or self.negative_mask_PL is None:
             nothing = self.target_BMD.new_zeros(0, 1, self.target_BMD.shape[-1])
             return by_row(texts, nothing, nothing.new_zeros(0, 1, dtype=torch.bool))
         return by_row(texts, self.negative_PLD, self.negative_mask_PL)
 
 
-def by_row(texts: list[list[str]], found_PLD: Tensor, mask_PL: Tensor) -> Negatives:
+def by_row(texts: list[list[str]], found_PLD: Tensor, mask_PL: Tensor) -> PassageVectors:
     """Documents of all rows, one after another, as (B, K): K is the most that a row has.
 
     Args:
@@ -165,7 +165,7 @@ def by_row(texts: list[list[str]], found_PLD: Tensor, mask_PL: Tensor) -> Negati
     mask = mask.to(found_PLD.device).index_copy(0, places, mask_PL)
     document = document.index_copy(0, places, found_PLD)
     shape = (num_rows, num_columns)
-    return Negatives(document.unflatten(0, shape), mask.unflatten(0, shape))
+    return PassageVectors(document.unflatten(0, shape), mask.unflatten(0, shape))
 
 
 def _in_one_forward(

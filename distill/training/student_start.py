@@ -1,4 +1,4 @@
-"""How a student starts: its model, its first projection, and what of it trains."""
+"""Starts a student (`start_student`): its model, its first projection, what of it trains."""
 
 from __future__ import annotations
 

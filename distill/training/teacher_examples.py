@@ -1,4 +1,4 @@
-"""English pairs that a teacher trains on: read from JSONL, in an order that is a pure function."""
+"""Reads a teacher's English pairs from JSONL, and orders them by a pure function."""
 
 from __future__ import annotations
 

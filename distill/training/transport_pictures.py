@@ -1,4 +1,4 @@
-"""Now and then the transport plan of one real pair, as a heat map with its tokens on both axes."""
+"""Draws the transport plan of one real pair now and then, as a heat map: `PlanPictures`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Batched optimal transport between the tokens of sentence pairs: tensors in, tensors out.
+"""Solves batched optimal transport between the tokens of sentence pairs: tensors in and out.
 
 Read `settings`, then `loss.transport_loss`, then `sinkhorn`, the specification.
 

@@ -1,4 +1,4 @@
-"""Plans that are not iterated to: the exact one, and the greedy matching of Dr.DECR.
+"""Solves for plans without iterating: `exact`, and `greedy` as in Dr.DECR.
 
 Shapes: B pairs, N student tokens, M teacher tokens.
 """

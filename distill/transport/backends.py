@@ -1,4 +1,4 @@
-"""Which way of computing a batch takes.
+"""Chooses the implementation for a batch: reference, bucketed, numba or Triton.
 
 The compiled ones are imported where they are chosen, so that a machine without numba, Triton
 or a GPU misses nothing but speed.

@@ -1,4 +1,4 @@
-"""The reference on buckets of pairs of like size, trimmed: the CPU path that needs no compiler.
+"""Runs the reference on buckets of pairs of like size (`bucketed_route`): CPU, no compiler.
 
 Shapes: B pairs, N student tokens, M teacher tokens; G pairs of a bucket.
 """

@@ -1,4 +1,4 @@
-"""What it costs to match one token with another.
+"""Computes what it costs to match one token with another: `token_cost`.
 
 Shapes: B pairs, N student tokens, M teacher tokens, D dimension.
 """

@@ -1,4 +1,4 @@
-"""What a plan looks like, in numbers cheap enough to be taken at every step.
+"""Describes a plan in numbers cheap enough for every step: `row_perplexity`, `diagonal_share`.
 
 Shapes: B pairs, N student tokens, M teacher tokens. Everything is without gradient and without
 a device synchronisation.

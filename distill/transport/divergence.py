@@ -1,4 +1,4 @@
-"""The entropic value with its exact gradient, and the debiased Sinkhorn divergence.
+"""Computes the entropic value with its exact gradient, and the debiased Sinkhorn divergence.
 
 Shapes: B pairs, N student tokens, M teacher tokens.
 """
@@ -17,7 +17,7 @@ def exact_value(results: PairResults) -> Tensor:
     """OT_epsilon (B,), the entropic problem's dual value, with the plan as gradient.
 
     The dual's partial derivative with respect to C at fixed potentials is the plan, and at the
-    optimum it is the whole derivative. Before convergence the value is a lower bound. Epsilon
+    optimum it is the full derivative. Before convergence the value is a lower bound. Epsilon
     is held fixed where it is relative to the costs.
     """
     if results.value_B is None:

@@ -1,4 +1,4 @@
-"""Stopping pairs that have converged, without a device synchronisation per iteration."""
+"""Stops pairs that have converged, without a device synchronisation each time: `EarlyStop`."""
 
 from __future__ import annotations
 

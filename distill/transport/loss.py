@@ -1,4 +1,4 @@
-"""The optimal-transport loss between the tokens of sentence pairs.
+"""Computes the optimal-transport loss between the tokens of sentence pairs: `transport_loss`.
 
 Shapes: B pairs, N student tokens, M teacher tokens, D dimension.
 """

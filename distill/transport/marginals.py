@@ -1,4 +1,4 @@
-"""How much mass each token of a sentence has: rows of non-negative numbers that sum to 1.
+"""Divides a sentence's mass among its tokens: rows of non-negative numbers that sum to 1.
 
 Shapes: B pairs, N tokens, V vocabulary. Everything is float32 and without gradient; padding has
 mass 0, and a row without tokens is all 0.

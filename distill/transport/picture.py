@@ -1,4 +1,4 @@
-"""One pair's plan, for a heat map with its tokens on both axes.
+"""Prepares one pair's plan for a heat map with its tokens on both axes: `picture_of_pair`.
 
 Shapes: B pairs, N student tokens, M teacher tokens, D dimension; n and m those of the pair.
 """

@@ -1,4 +1,4 @@
-"""What a solver takes and what it gives back.
+"""Defines what a solver takes (`Problem`) and gives back (`Solution`).
 
 Shapes: B pairs, N student tokens, M teacher tokens.
 """

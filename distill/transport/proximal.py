@@ -1,4 +1,4 @@
-"""IPOT: the exact plan by an inexact proximal point method. The specification.
+"""Solves for the exact plan by an inexact proximal point method: `ipot`, the specification.
 
 Shapes: B pairs, N student tokens, M teacher tokens.
 """

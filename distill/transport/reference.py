@@ -1,4 +1,4 @@
-"""The loss of each pair, step by step in plain tensor operations: the specification.
+"""Computes the loss step by step in plain tensor operations: `reference_route`, the specification.
 
 Shapes: B pairs, N student tokens, M teacher tokens.
 """

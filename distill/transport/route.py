@@ -1,4 +1,4 @@
-"""What every way of computing the loss takes and gives back.
+"""Defines what every implementation takes (`Request`) and gives back (`PairResults`).
 
 Shapes: B pairs, N student tokens, M teacher tokens, D dimension.
 """

@@ -1,4 +1,4 @@
-"""What a recipe can say about the transport loss. Importable without torch."""
+"""Says how the transport loss is computed: `TransportSettings` (no torch)."""
 
 from __future__ import annotations
 
@@ -36,65 +36,76 @@ class TransportSettings:
     """The transport problem, its solver, and what the loss is made of."""
 
     cost: str = "cosine"
-    """`cosine`, 1 - <s, t> of normalised vectors, or `squared_euclidean`, |s - t|^2."""
+    """Cost of matching two tokens: `cosine`, 1 - <s, t> of normalised vectors, or
+    `squared_euclidean`, |s - t|^2. Default: cosine."""
 
     centre_tokens: bool = False
-    """Subtract the batch's mean token (each side its own) before the cost is taken. Helps where
-    token vectors lie in a narrow cone and the costs of a pair hardly differ."""
+    """Whether the batch's mean token (each side its own) is subtracted before the cost is taken.
+    Helps where token vectors lie in a narrow cone and the costs of a pair hardly differ. Default:
+    false."""
 
     tokens: str = "content"
-    """Which tokens take part: `content`, those of the text itself, or `scoring`, all that MaxSim
-    scores, [MASK] expansions included (the method's paper: uniform over the expanded length)."""
+    """Tokens that take part: `content`, those of the text itself, or `scoring`, all that MaxSim
+    scores, [MASK] expansions included (the method's paper: uniform over the expanded length).
+    Default: content."""
 
     marginals: str = "uniform"
-    """`uniform` over the tokens that take part, or `weighted` by importances the caller gives."""
+    """Mass of the tokens: `uniform` over those that take part, or `weighted` by importances the
+    caller gives. Default: uniform."""
 
     solver: str = "sinkhorn"
     """`sinkhorn` (scaling form where epsilon allows it, else log domain), `sinkhorn_log`,
     `sinkhorn_scaling`, `ipot` (inexact proximal point), `unbalanced` (KL-relaxed marginals),
-    `exact` (network simplex, for studies) or `greedy` (closest free pair first)."""
+    `exact` (network simplex, for studies) or `greedy` (closest free pair first). Default:
+    sinkhorn."""
 
     epsilon: float = 0.05
-    """Entropic regularisation, in units of the cost; for `ipot` the proximal step size."""
+    """Entropic regularisation, in units of the cost; for `ipot` the proximal step size. Default:
+    0.05."""
 
     epsilon_relative: bool = False
-    """Read epsilon as a multiple of the standard deviation of each pair's costs."""
+    """Whether epsilon is a multiple of the standard deviation of each pair's costs. Default:
+    false."""
 
     epsilon_start: float | None = None
-    """Epsilon at step 0, falling geometrically to `epsilon`; none keeps epsilon constant."""
+    """Epsilon at step 0, falling geometrically to `epsilon`. Default: none, constant."""
 
     epsilon_decay_steps: int = 0
-    """Training steps from `epsilon_start` to `epsilon`."""
+    """Training steps from `epsilon_start` to `epsilon`. Default: 0."""
 
     num_iterations: int = 100
-    """Most iterations of a solve; one iteration updates both sides once."""
+    """Most iterations of a solve; one iteration updates both sides once. Default: 100."""
 
     tolerance: float = 1e-3
-    """Stop a pair when the mass misplaced over its rows and columns (L1) is at most this; 0 runs
-    all iterations. `ipot` always runs all: their number decides how sharp its plan is."""
+    """Misplaced mass over a pair's rows and columns (L1) at which its iterations stop; 0 runs all.
+    `ipot` always runs all: their number decides how sharp its plan is. Default: 1e-3."""
 
     check_every: int = 5
-    """Iterations between two looks at the marginal error."""
+    """Iterations between two looks at the marginal error. Default: 5."""
 
     marginal_relaxation: float = 1.0
-    """`unbalanced` only: the weight of KL(marginal | wanted marginal), in units of the cost.
-    Small values let tokens without a counterpart go; large ones approach the balanced plan."""
+    """Weight of KL(marginal | wanted marginal), in units of the cost, for `unbalanced` only. Small
+    values let tokens without a counterpart go; large ones approach the balanced plan. Default:
+    1.0."""
 
     plan_source: str = "student"
-    """Whose cost the plan is solved on: the `student`'s, the `teacher`'s (it encodes both
-    sides), or a `blend` of the two. The loss always charges the student's cost."""
+    """Side whose cost the plan is solved on: the `student`'s, the `teacher`'s (it encodes both
+    sides), or a `blend` of the two. The loss always charges the student's cost. Default:
+    student."""
 
     plan_blend: float = 0.5
-    """`blend` only: the weight of the teacher's cost; the student's has the rest."""
+    """Weight of the teacher's cost, from 0 to 1, for `blend` only; the student's has the rest.
+    Default: 0.5."""
 
     value: str = "sharp"
-    """What is minimised: `sharp`, <C, plan>; `entropic`, the regularised problem's own value,
-    whose gradient is exact; `debiased`, the Sinkhorn divergence, which is zero for equal sides.
-    The plan is held fixed in all three (envelope theorem)."""
+    """Quantity that is minimised: `sharp`, <C, plan>; `entropic`, the regularised problem's own
+    value, whose gradient is exact; `debiased`, the Sinkhorn divergence, which is zero for equal
+    sides. The plan is held fixed in all three (envelope theorem). Default: sharp."""
 
     backend: str = "auto"
-    """`reference` (the specification), `bucketed` (by length, CPU), `numba` (compiled, CPU),
-    `triton` (one kernel per batch, CUDA), or `auto`, the fastest that is installed and fits."""
+    """Implementation: `reference` (the specification), `bucketed` (by length, CPU), `numba`
+    (compiled, CPU), `triton` (one kernel per batch, CUDA), or `auto`, the fastest that is installed
+    and fits. Default: auto."""
 
     def __post_init__(self) -> None:
         choices = {

@@ -1,4 +1,4 @@
-"""Entropic transport: Sinkhorn in the log domain and in scaling form. The specification.
+"""Solves entropic transport by Sinkhorn, in the log domain or in scaling form. The specification.
 
 Shapes: B pairs, N student tokens, M teacher tokens.
 

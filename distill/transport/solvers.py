@@ -1,4 +1,4 @@
-"""From the settings' name of a solver to the solver, in plain tensor operations.
+"""Picks a solver by its name in the settings (`solve`), in plain tensor operations.
 
 Shapes: B pairs, N student tokens, M teacher tokens.
 """

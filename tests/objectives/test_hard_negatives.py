@@ -8,7 +8,7 @@ from torch.nn import functional
 
 from distill.encoders.maxsim import mean_maxsim_of_own, mean_maxsim_scores
 from distill.objectives.contrastive import Contrastive
-from distill.objectives.encodings import Encodings, Negatives
+from distill.objectives.encodings import Encodings, PassageVectors
 from distill.objectives.score_distillation import ScoreDistillation
 from distill.objectives.settings import ContrastiveObjective, ScoreDistillationObjective
 from distill.tokens import Tokens
@@ -39,7 +39,7 @@ def encodings(student, teacher, negatives, present=None):
         document=tokens_of(teacher),
         pair_codes_B=torch.zeros(len(student), dtype=torch.int64),
         sentence_codes_B=torch.arange(len(student)),
-        negatives=Negatives(negatives.unsqueeze(2), mask.unsqueeze(2)),
+        negatives=PassageVectors(negatives.unsqueeze(2), mask.unsqueeze(2)),
     )
 
 

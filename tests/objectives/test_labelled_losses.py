@@ -4,7 +4,7 @@ import math
 
 import torch
 
-from distill.objectives.encodings import Negatives
+from distill.objectives.encodings import PassageVectors
 from distill.objectives.labelled_passages import labelled_contrastive, listwise_distillation
 from distill.tokens import Tokens
 
@@ -24,7 +24,7 @@ def passages(vectors, present=None):
     """Passages (B, K, 2) of one token each."""
     mask = torch.ones(vectors.shape[:2], dtype=torch.bool)
     mask = mask if present is None else torch.tensor(present)
-    return Negatives(vectors.unsqueeze(2), mask.unsqueeze(2))
+    return PassageVectors(vectors.unsqueeze(2), mask.unsqueeze(2))
 
 
 def test_distillation_is_the_kl_to_the_labels():

@@ -1,4 +1,4 @@
-"""From the files that collections are published as to the plain JSONL layout.
+"""Converts collections from the files they are published as to the plain layout: `convert`.
 
 A converter is a function (folder with the published files, wanted query languages) → Collection.
 Nothing is downloaded: licences and accounts stay with the user.

@@ -1,4 +1,4 @@
-"""Finding published files, and the many ways in which they name languages."""
+"""Finds published files (`find`), and knows the many ways in which they name languages."""
 
 from __future__ import annotations
 

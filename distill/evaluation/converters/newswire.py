@@ -1,4 +1,4 @@
-"""CLEF and TREC newswire.
+"""Converts CLEF and TREC newswire: `convert`.
 
 Published as folders of SGML newspapers (LA Times 94, Glasgow Herald 95, …), topic files per
 language and one qrels file. Expected here::

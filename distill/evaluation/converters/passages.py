@@ -1,4 +1,4 @@
-"""Passage collections: mMARCO, WikiCLIR, MIRACL, NeuCLIR, CIRAL."""
+"""Converts passage collections: mMARCO, WikiCLIR, MIRACL, NeuCLIR, CIRAL."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Question answering as retrieval: MLQA, XQuAD, Belebele, MKQA."""
+"""Converts question answering to retrieval: MLQA, XQuAD, Belebele, MKQA."""
 
 from __future__ import annotations
 

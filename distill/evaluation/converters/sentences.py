@@ -1,4 +1,4 @@
-"""Sentence retrieval: XNLI, Tatoeba, BUCC, MTOP.
+"""Converts sentence pairs to retrieval: XNLI, Tatoeba, BUCC, MTOP.
 
 XTREME's rule (Hu et al., ICML 2020) for Tatoeba and BUCC is nearest-neighbour search: of all
 English sentences the translation must come first, so its accuracy is P@1 here.

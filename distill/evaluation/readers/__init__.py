@@ -1,4 +1,4 @@
-"""One reader per layout; `read` recognises which one a path has.
+"""Reads a collection of any known layout (`read`); each layout has a reader.
 
 - `jsonl`: docs.jsonl, queries-XX.jsonl, qrels.tsv: the plain layout, which converters write
 - `beir`: corpus.jsonl, queries.jsonl, qrels/test.tsv

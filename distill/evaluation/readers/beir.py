@@ -1,4 +1,4 @@
-"""BEIR's layout (Thakur et al., NeurIPS 2021).
+"""Reads BEIR's layout (Thakur et al., NeurIPS 2021): `read`.
 
     corpus.jsonl      {"_id": "d1", "title": "...", "text": "..."}
     queries.jsonl     {"_id": "q1", "text": "..."}

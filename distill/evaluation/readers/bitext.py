@@ -1,4 +1,4 @@
-"""Bitext for the translation lexicon: TSV, JSON Lines, or built shards."""
+"""Reads bitext for the translation lexicon (`read_bitext`): TSV, JSON Lines, or built shards."""
 
 from __future__ import annotations
 

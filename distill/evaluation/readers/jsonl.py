@@ -1,4 +1,4 @@
-"""The plain JSONL layout.
+"""Reads and writes the plain JSONL layout: `read`, `write`.
 
     docs.jsonl             {"id": "d1", "text": "...", "title": "..." (optional)}
     queries-sw.jsonl       {"id": "q1", "text": "..."}; one file per language

@@ -1,4 +1,4 @@
-"""Reading text files line by line with errors that name file and line."""
+"""Reads text files line by line (`read_lines`), with errors that name file and line."""
 
 from __future__ import annotations
 

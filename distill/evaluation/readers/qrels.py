@@ -1,4 +1,4 @@
-"""Relevance judgments: TREC's four columns, BEIR's three."""
+"""Reads relevance judgments (`read_qrels`): TREC's four columns, BEIR's three."""
 
 from __future__ import annotations
 

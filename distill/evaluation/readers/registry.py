@@ -1,4 +1,4 @@
-"""Collections by their ir_datasets id, where that package and its data can be reached."""
+"""Reads a collection by its ir_datasets id (`read`), where package and data can be reached."""
 
 from __future__ import annotations
 

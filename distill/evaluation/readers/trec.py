@@ -1,4 +1,4 @@
-"""TREC's and CLEF's files: documents in SGML, topics, judgments.
+"""Reads TREC's and CLEF's files (`read`): documents in SGML, topics, judgments.
 
 documents/         <DOC><DOCNO>…</DOCNO>…<TEXT>…</TEXT></DOC>, in any number of files
 topics-XX.*        <top><num>C041</num><XX-title>…</XX-title><XX-desc>…, or TREC's open tags

@@ -1,4 +1,4 @@
-"""SVG drawings for the report, without any library: bars, curves, heat maps."""
+"""Draws the report's SVG without any library: `bar_chart`, `line_chart`, `heat_map`."""
 
 from __future__ import annotations
 

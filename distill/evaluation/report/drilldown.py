@@ -1,4 +1,4 @@
-"""Single queries to look at: where two systems differ most, what they found, how tokens align."""
+"""Chooses single queries to look at (`drill_down`): where two systems differ most, and why."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One HTML page of an evaluation, with everything inside it: no script, no other file."""
+"""Writes an evaluation as one HTML page without scripts or other files: `write_page`."""
 
 from __future__ import annotations
 

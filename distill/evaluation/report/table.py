@@ -1,4 +1,4 @@
-"""The terminal table: language pairs × systems, and their macro means."""
+"""Prints the terminal table (`format_table`): language pairs × systems, and macro means."""
 
 from __future__ import annotations
 

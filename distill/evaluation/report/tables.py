@@ -1,4 +1,4 @@
-"""Tables for a paper: Markdown and LaTeX, with significance marks and the share of English kept."""
+"""Writes tables for a paper (`write_tables`): Markdown and LaTeX with significance marks."""
 
 from __future__ import annotations
 
@@ -189,7 +189,7 @@ def write_tables(
     comparisons: Mapping[str, Comparisons],
     baseline: str | None,
 ) -> None:
-    """Write tables.md and tables.tex, one table per measure, beside results.json."""
+    """Write tables.md and tables.tex, one table per measure, next to results.json."""
     from distill.evaluation.results import replace_text
 
     arguments = [(results, name, comparisons.get(name), baseline) for name in measures]

@@ -1,9 +1,9 @@
-"""Compiled for the CPU: exponentials and logarithms of many numbers, in vector instructions.
+"""Computes exponentials and logarithms of many numbers in vector instructions (numba).
 
 numba calls the C library for each number of its own `exp` and `log`, some ten times slower. In
 float32 these are polynomials that the compiler turns into vector code, right to 1e-7; in
 float64, which is for tests, they are the C library's. A call costs some 70 ns, so it wants a
-whole matrix, flat, and not a row.
+matrix, flat, and not a row.
 """
 
 from __future__ import annotations

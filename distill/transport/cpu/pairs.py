@@ -1,4 +1,4 @@
-"""Compiled for the CPU: a run of pairs from vectors to plans and numbers, and back to gradients.
+"""Solves a run of pairs (`solve_pairs`) and differentiates them (`differentiate_pairs`, numba).
 
 Shapes: B pairs, N and M padded tokens, n and m real tokens of one pair, D dimension. A run
 allocates its scratch once and touches nothing else outside its pairs' places, so that runs of

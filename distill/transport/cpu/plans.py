@@ -1,4 +1,4 @@
-"""Compiled for the CPU: plans of unequal sizes, one behind the other in a flat array.
+"""Packs plans of unequal sizes one behind the other in a flat array (numba).
 
 Shapes: B pairs, n and m real tokens of one pair.
 """

@@ -1,4 +1,4 @@
-"""The compiled CPU path: every pair at its own size, in its own time, without padding work.
+"""Computes the loss with numba (`numba_route`): every pair at its own size, without padding.
 
 Needs numba; the first call on a machine compiles for some seconds and caches the code.
 

@@ -1,4 +1,4 @@
-"""Compiled for the CPU: Sinkhorn and IPOT on one pair.
+"""Solves one pair by `sinkhorn` or `ipot`, compiled for the CPU (numba).
 
 Shapes: n x m real tokens of one pair, scratch n4 x m16 (see `vectors`), zeros outside.
 

@@ -1,4 +1,4 @@
-"""Compiled for the CPU: one pair's token vectors to its costs, and its plan to their gradients.
+"""Turns one pair's vectors into costs, and its plan into their gradients (numba).
 
 Shapes: n and m tokens of one pair, D dimension. Matrices are n4 x m16: sides rounded up to
 multiples of 4 and 16, so that no inner loop has a remainder. Vectors are read where they are,
@@ -84,7 +84,7 @@ def careful_norm(vector):
 
 @compiled
 def fill_products(student, teacher, places_n, places_m, out):
-    """out[i, j] = <s_i, t_j> over whole blocks of 4 x 4 tokens, whose sums fit the registers."""
+    """out[i, j] = <s_i, t_j> over full blocks of 4 x 4 tokens, whose sums fit the registers."""
     dimension = student.shape[1]
     zero = student.dtype.type(0)
     for i in range(0, out.shape[0], 4):

@@ -1,4 +1,4 @@
-"""Triton: one program per pair, from vectors to loss and from loss to gradients.
+"""Solves one pair a program (`solve_kernel`) and differentiates it, in Triton.
 
 Shapes: B pairs, N and M padded tokens, D dimension. A launch is for one class of sizes, and the
 programs of pairs in other classes end at once, so that no length is read on the host.

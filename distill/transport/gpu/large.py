@@ -1,4 +1,4 @@
-"""Triton: the plan of pairs too long for a tile on the chip, from costs in global memory.
+"""Solves pairs too long for a tile on the chip, from costs in global memory (Triton).
 
 One program per pair goes over its rows in blocks. An iteration takes one exponential per cell:
 the block of the present plan gives its rows' sums, and with them what it adds to the columns'.

@@ -1,4 +1,4 @@
-"""The fused GPU path: one launch per class of sizes, one program per pair.
+"""Computes the loss with Triton (`triton_route`): one launch per class of sizes.
 
 Cost, iterations, plan and <C, P> stay on the chip; from a batch's vectors come its numbers and
 the plans' potentials, and in the backward pass the plans are made again from those. Needs

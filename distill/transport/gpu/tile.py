@@ -1,4 +1,4 @@
-"""Triton: the parts of one pair's problem on one tile, n x m tokens in BLOCK_N x BLOCK_M places.
+"""Computes one pair's parts on a tile, n x m tokens in BLOCK_N x BLOCK_M places (Triton).
 
 Shapes: [N] and [M] along the sides of the tile, [N, M] over it. Exponentials and logarithms are
 to base 2, as the hardware has them, and potentials are in its units ("bits").
