@@ -41,7 +41,9 @@ def test_the_wheel_works_outside_the_checkout(tmp_path):
         for path in (copy / room).rglob("*.py")
     }
     assert sources <= set(names)
-    assert "distill/search/page.html" in names
+    pages = {path.relative_to(copy).as_posix() for path in (copy / "distill").rglob("*.html")}
+    assert pages
+    assert pages <= set(names)
     assert not [name for name in names if name.startswith(("tests/", "launch/", "benchmarks/"))]
     (entry,) = [name for name in names if name.endswith("entry_points.txt")]
     assert "distill = distill.__main__:main" in zipfile.ZipFile(wheel).read(entry).decode()
@@ -50,6 +52,7 @@ def test_the_wheel_works_outside_the_checkout(tmp_path):
         f"import sys; sys.path[:] = [{str(wheel)!r}] + "
         "[p for p in sys.path if p not in ('', '.') and 'source' not in p]; "
         "import distill; assert '.whl' in distill.__file__, distill.__file__; "
+        "from distill.evaluation.report.page import TEMPLATES; TEMPLATES.get_template('page.html'); "
         "from distill.__main__ import main; main(['export', '--help'])"
     )
     done = subprocess.run(

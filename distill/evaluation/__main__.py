@@ -6,7 +6,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from distill.errors import one_line_errors
+from distill.errors import one_line_errors, require_at_least
 from distill.evaluation import arguments
 
 
@@ -17,6 +17,7 @@ def compare(options: argparse.Namespace) -> None:
     from distill.evaluation.significance import compare as compare_values
     from distill.evaluation.significance import holm
 
+    require_at_least(10, "--samples", options.samples)
     baseline = read_per_query(options.a)
     found = [
         compare_values(baseline, read_per_query(path), options.measure, num_samples=options.samples)

@@ -78,7 +78,9 @@ def _compare(command: argparse.ArgumentParser) -> None:
 
 def _report(command: argparse.ArgumentParser) -> None:
     command.add_argument("evaluation", type=Path, help="folder with results.json below it")
-    command.add_argument("--measure", default="AP", help="the measure that is drawn")
+    command.add_argument(
+        "--measure", help="the measure that is drawn; the tables' first by default"
+    )
     command.add_argument("--output", type=Path, help="page; EVALUATION/report.html by default")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 import re
 import xml.etree.ElementTree as ElementTree
@@ -11,9 +12,15 @@ import torch
 
 from distill.encoders.directory import save_encoder
 from distill.evaluation.__main__ import main
-from distill.evaluation.report.charts import bar_chart, heat_map, line_chart
-from distill.evaluation.report.drilldown import choose_queries, read_views
-from distill.evaluation.report.page import load_steps, write_page
+from distill.evaluation.report.drilldown import (
+    Alignment,
+    Found,
+    QueryView,
+    choose_queries,
+    read_views,
+    write_views,
+)
+from distill.evaluation.report.page import TEMPLATES, load_steps, write_page
 from distill.evaluation.report.tables import english_share, latex_table, markdown_table
 from distill.evaluation.results import read_per_query, read_results
 from distill.evaluation.runs import read_run
@@ -153,6 +160,9 @@ def test_comparing_files(tmp_path, capsys):
     assert "+0.3000" in lines[0]
     assert f"p {2 / 2**8:.4g} (Holm {2 * 2 / 2**8:.4g}" in lines[0]
     assert "p 1 (Holm 1" in lines[1]
+    with pytest.raises(SystemExit):
+        main(["compare", str(tmp_path / "a"), str(tmp_path / "b"), "--samples", "9"])
+    assert "--samples: 9, expected 10 or more" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -209,23 +219,62 @@ def test_share_of_english_and_paper_tables():
 
 
 def test_drawings_are_well_formed_and_to_scale():
-    drawing = bar_chart(["a & b", "c"], {"x": [0.5, 1.0], "<y>": [0.0, 0.25]}, "t", height=200)
+    charts = TEMPLATES.get_template("charts.html").module
+    drawing = charts.bar_chart(
+        ["a & b", "c"], {"x": [0.5, 1.0], "<y>": [0.0, 0.25]}, "t", height=200
+    )
     svg = ElementTree.fromstring(drawing[: drawing.index("</svg>") + 6])
     bars = svg.findall("{http://www.w3.org/2000/svg}rect")
     assert [float(bar.get("height")) for bar in bars] == [100.0, 200.0, 0.0, 50.0]
+    assert [bar[0].text for bar in bars][1:3] == ["c, x: 1.0000", "a & b, <y>: 0.0000"]
     for other in (
-        line_chart({"s": [(0, 0.1), (10, 0.9)]}, "t"),
-        heat_map("ab", "c", [[1], [0]], "t"),
+        charts.line_chart({"s": [(0, 0.1), (10, 0.9)]}, "t"),
+        charts.line_chart({"s": [(0, 0.1)]}, "t"),
+        charts.heat_map("ab", "c", [[1], [0]], "t"),
+        charts.heat_map("", "", [], "t"),
     ):
         ElementTree.fromstring(other[: other.index("</svg>") + 6])
 
 
 def test_texts_are_escaped_in_the_page(tmp_path):
-    results = results_of({"<b>s</b>": (0.1, 0.2)})
-    write_page(tmp_path / "p.html", {"<c>": {0: results}}, tmp_path, notes=["<script>"])
+    """Markup and template syntax in any text are shown and not obeyed."""
+    evil = "<script>'\"&{{ 7 * 7 }}{% if %}"
+    results = results_of({evil: (0.1, 0.2)})
+    folder = tmp_path / evil / "step-0"
+    folder.mkdir(parents=True)
+    view = QueryView(
+        *(evil, evil, evil, evil),
+        values={evil: 0.5},
+        found={evil: [Found(evil, 1.5, 1, evil)]},
+        alignment=Alignment([evil], [evil], [[0.5]]),
+    )
+    write_views(folder / "drilldown.json", [view])
+    (folder / "overlap.json").write_text(json.dumps({evil: [[evil, "sw-en", 0.25]]}))
+    write_page(tmp_path / "p.html", {evil: {0: results}}, tmp_path, notes=[evil])
     page = (tmp_path / "p.html").read_text()
     assert "<script>" not in page
-    assert "<b>s</b>" not in page
+    assert "49" not in re.sub(r'="[^"]*"', "", page)
+    shown = html.unescape(re.sub("<[^>]*>", "", page))
+    # Note, heading, legend and bars, table, overlaps and their axes, query, ranking, alignment.
+    assert shown.count(evil) >= 15
+
+
+def test_the_page_draws_the_measures_that_there_are(collection_directory, tmp_path, capsys):
+    run = tmp_path / "x.sw-en.run"
+    run.write_text("q1 Q0 d1 1 2.0 x\nq2 Q0 d2 1 1 x\n")
+    for step, measures in ((0, "AP"), (5, "P@5,RR"), (10, "P@5")):
+        evaluate(
+            collection_directory,
+            *("--pairs", "sw-en", "--run", f"theirs={tmp_path}/x.{{pair}}.run"),
+            *("--output", tmp_path / "out", "--measures", measures, "--step", step),
+        )
+    page = (tmp_path / "out/report.html").read_text()
+    assert "P@5 per language pair" in page
+    assert page.count("<circle") == 2
+    with pytest.raises(SystemExit):
+        main(["report", str(tmp_path / "out"), "--measure", "RR"])
+    error = capsys.readouterr().err
+    assert "no RR in the results of animals, step 10, expected one of P@5" in error
 
 
 def test_queries_that_changed_most_are_shown():

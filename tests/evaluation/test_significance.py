@@ -81,6 +81,14 @@ def test_bootstrap_interval_covers_the_mean():
     assert 85 <= covered <= 100
 
 
+def test_bootstrap_interval_by_hand():
+    # Four queries, one of them 1: the mean is k/4 with the binomial's probabilities of k.
+    low, high = bootstrap_interval(np.array([0.0, 0, 0, 1]), num_samples=20_000)
+    assert (low, high) == tuple(stats.binom(4, 0.25).ppf([0.025, 0.975]) / 4)
+    assert bootstrap_interval(np.array([0.3])) == (0.3, 0.3)
+    assert bootstrap_interval(np.full(5, 0.3)) == pytest.approx((0.3, 0.3))
+
+
 def per_query(numbers):
     return {f"q{place}": {"AP": float(number)} for place, number in enumerate(numbers)}
 
