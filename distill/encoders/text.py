@@ -97,6 +97,11 @@ class TextEncoder:
         return tokens
 
     @property
+    def vocabulary_size(self) -> int:
+        """One more than the greatest id that a token can have."""
+        return int(max(self.tokenizer.get_vocab().values())) + 1
+
+    @property
     def has_query_marker(self) -> bool:
         """Whether the second token of a query is its marker."""
         return self._query_marker is not None

@@ -52,9 +52,10 @@ class SideTokens:
         """Tokens of the texts at these places; None where a text is not as the shard has it."""
         if self.stored is None:
             return pad_tokens(self.tokenize(texts), self.pad_multiple, self.pad_id)
-        changed = [text for text, place in zip(texts, places, strict=True) if place is None]
+        kept = [self.stored.row(*place) if place else None for place in places]
+        changed = [text for text, row in zip(texts, kept, strict=True) if row is None]
         fresh = iter(tokens_to_rows(self.tokenize(changed)) if changed else [])
-        rows = [self.stored.row(*place) if place else next(fresh) for place in places]
+        rows = [stored if stored is not None else next(fresh) for stored in kept]
         return rows_to_tokens(rows, self.pad_multiple, self.pad_id)
 
 

@@ -123,6 +123,7 @@ class BitextStream:
         self._prefetcher = ShardPrefetcher(shards, self._first_shard, cache)
         self._cursor = Cursor(0, 0)
         self._budget = FaultBudget(data.max_bad_fraction, self.num_pairs / world_size)
+        self._met_in_listing: Counter[str] = Counter()
         self.seconds_waited = 0.0
 
     def _require_one_batch(self) -> None:
@@ -146,8 +147,8 @@ class BitextStream:
 
     @property
     def faults(self) -> Counter[str]:
-        """Samples that this rank could not read so far, by reason."""
-        return self._budget.by_reason
+        """Samples that this rank could not read so far, in batches or listed, by reason."""
+        return self._budget.by_reason + self._met_in_listing
 
     @property
     def num_pairs(self) -> int:
@@ -191,21 +192,36 @@ class BitextStream:
         return dict(zip(self.pairs, counts.tolist(), strict=True))
 
     def distinct_texts(self, side: str) -> list[str]:
-        """Each sentence of a side, source or target, once, in stored order; equal on all ranks."""
+        """Each sentence of a side, source or target, once, in stored order.
+
+        Raises:
+            TooManyFaultsError: see `samples`.
+        """
         return list(dict.fromkeys(getattr(sample, side) for sample in self.samples()))
 
     def samples(self) -> Iterator[Sample]:
-        """Every sample that is used once, in stored order; the same on every rank.
+        """Every sample that is used once, in stored order, read in this process.
 
-        Reads the shards in this process and leaves out what cannot be read: the stream itself
-        counts and names faults.
+        The same on every rank that can read the same: what cannot be read is left out, and counted
+        in `faults`. A rank that cannot read something may be the only one, so ranks should compare
+        a hash of what they listed, and let all know of an error.
+
+        Raises:
+            TooManyFaultsError: more than `max_bad_fraction` of the samples cannot be read.
         """
         reader = self._dataset.reader
-        for number, shard in enumerate(reader.shards):
-            for row in range(shard.num_used):
-                sample = reader.read_or_none(number, row)
+        places = (
+            (number, row)
+            for number, shard in enumerate(reader.shards)
+            for row in range(shard.num_used)
+        )
+        budget = FaultBudget(self._data.max_bad_fraction, self.num_pairs, "where all are listed")
+        try:
+            for sample in reader.read_each(places, budget):
                 if sample is not None:
                     yield sample
+        finally:
+            self._met_in_listing.update(budget.by_reason)
 
     def __iter__(self) -> Iterator[Batch]:
         issued: deque[Step] = deque()

@@ -14,7 +14,7 @@ class Fault:
     """A sample that could not be read.
 
     Attributes:
-        shard: path or URL of the shard.
+        shard: path or URL of the shard, as it may be shown.
         key: key of the sample, or its row where the shard itself cannot be opened.
         reason: what is wrong, one of a few words, so that faults can be counted by it.
         detail: the error's own words, if there is one.
@@ -50,25 +50,28 @@ class TooManyFaultsError(InputError):
 
 
 class FaultBudget:
-    """Counts a rank's faults, and ends the run when an epoch has too many.
+    """Counts a rank's faults, and ends the run when an epoch, or one reading, has too many.
 
     Args:
-        max_bad_fraction: share of an epoch's samples that may be unreadable.
-        num_samples: samples of one rank in an epoch.
+        max_bad_fraction: share of the samples that may be unreadable.
+        num_samples: samples that are read, such as those of one rank in an epoch.
+        where: what they are, for the message.
     """
 
-    def __init__(self, max_bad_fraction: float, num_samples: float) -> None:
+    def __init__(
+        self, max_bad_fraction: float, num_samples: float, where: str = "on a rank in an epoch"
+    ) -> None:
         if not 0 <= max_bad_fraction <= 1:
             raise InputError(
                 f"max_bad_fraction: {max_bad_fraction}", "0 ≤ share ≤ 1", "use 0.001, the default"
             )
-        self.max_bad_fraction = max_bad_fraction
+        self.max_bad_fraction, self.where = max_bad_fraction, where
         self.allowed = int(max_bad_fraction * num_samples)
         self.by_reason: Counter[str] = Counter()
         self._epoch, self._of_epoch = 0, 0
 
     def count(self, epoch: int, faults: Sequence[Fault]) -> None:
-        """Add the faults of one micro-batch.
+        """Add faults met in an epoch.
 
         Raises:
             TooManyFaultsError: they are more than the epoch may have.
@@ -80,6 +83,6 @@ class FaultBudget:
         if self._of_epoch > self.allowed:
             raise TooManyFaultsError(
                 f"{self._of_epoch} unreadable samples, the last {faults[-1]}",
-                f"at most {self.allowed} on a rank in an epoch ({self.max_bad_fraction:.2%})",
+                f"at most {self.allowed} {self.where} ({self.max_bad_fraction:.2%})",
                 "run distill shards verify, rebuild the shards or raise max_bad_fraction",
             )

@@ -6,13 +6,16 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from data_shards.format import read_index
+from distill.errors import InputError
+from distill.stream.open_files import MOST_MAPS, LastUsed, file_limit_named
+from distill.stream.places import redacted
+from distill.stream.reading import open_index
 from distill.stream.shards import ShardFile
 from distill.stream.sources import ShardCache
 
 
 class SampleLengths:
-    """Characters of both sides together; opens an index when it is first asked for.
+    """Characters of both sides together; keeps the indexes open that were asked for last.
 
     Args:
         shards: all shards of the stream.
@@ -24,7 +27,7 @@ class SampleLengths:
         self, shards: Sequence[ShardFile], first_shard: np.ndarray, cache: ShardCache
     ) -> None:
         self._shards, self._first_shard, self._cache = shards, first_shard, cache
-        self._indexes: dict[int, np.ndarray] = {}
+        self._indexes: LastUsed[np.ndarray] = LastUsed(MOST_MAPS)
 
     def __call__(self, code: int, shard: np.ndarray, row: np.ndarray) -> np.ndarray:
         """Lengths of samples of the pair `code`, given shards within the pair; int64."""
@@ -36,8 +39,17 @@ class SampleLengths:
         return lengths
 
     def _index(self, number: int) -> np.ndarray:
-        if number not in self._indexes:
+        index = self._indexes.get(number)
+        if index is None:
             shard = self._shards[number]
-            path = self._cache.local_path(shard.index, shard.index_sha256)
-            self._indexes[number] = read_index(path, shard.num_pairs)
-        return self._indexes[number]
+            try:
+                with file_limit_named():
+                    index = open_index(shard, self._cache)
+            except OSError as error:
+                raise InputError(
+                    f"{redacted(shard.index)}: {redacted(str(error))}",
+                    "the index of a shard, which buckets by length need",
+                    "run distill shards verify on the folder, then build or copy it again",
+                ) from error
+            self._indexes.put(number, index)
+        return index

@@ -18,6 +18,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from distill.errors import InputError
 from distill.stream.batch import Batch, MicroBatchDraws, MicroBatches
+from distill.stream.open_files import file_limit_named
 
 # What a scheduler or a terminal sends to all processes of a job, and is meant for the training.
 _LEFT_TO_PARENT = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2)
@@ -89,7 +90,7 @@ def _from_workers(
         # Of its own, or every new loader would move the global generator of the training.
         generator=torch.Generator(),
     )
-    with _serial_tokenizers(), _signals_held():
+    with file_limit_named(), _serial_tokenizers(), _signals_held():
         batches = iter(loader)
     workers: list[BaseProcess] = list(batches._workers)  # type: ignore[attr-defined]
     try:

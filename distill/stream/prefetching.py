@@ -11,7 +11,7 @@ from distill.errors import InputError
 from distill.stream.cursor import Cursor
 from distill.stream.order import SampleOrder
 from distill.stream.shards import ShardFile
-from distill.stream.sources import ShardCache, is_url
+from distill.stream.sources import ShardCache, is_copied
 
 _THREADS = 2
 # Windows that are remembered as asked for.
@@ -33,7 +33,7 @@ class ShardPrefetcher:
         self, shards: Sequence[ShardFile], first_shard: np.ndarray, cache: ShardCache
     ) -> None:
         self._shards, self._first_shard, self._cache = shards, first_shard, cache
-        self.is_needed = any(_is_elsewhere(shard) for shard in shards)
+        self.is_needed = any(is_copied(shard.place) for shard in shards)
         self._asked: list[tuple[int, int, int]] = []
         self._pool: ThreadPoolExecutor | None = None
 
@@ -56,7 +56,7 @@ class ShardPrefetcher:
         if self._pool is None:
             self._pool = ThreadPoolExecutor(_THREADS, "shard-prefetch")
         for number in numbers:
-            if _is_elsewhere(self._shards[number]):
+            if is_copied(self._shards[number].place):
                 self._pool.submit(self._fetch, self._shards[number])
 
     def close(self) -> None:
@@ -67,10 +67,6 @@ class ShardPrefetcher:
 
     def _fetch(self, shard: ShardFile) -> None:
         try:
-            self._cache.local_path(shard.place, shard.sha256)
+            shard.local_path(self._cache)
         except (OSError, InputError):
             return
-
-
-def _is_elsewhere(shard: ShardFile) -> bool:
-    return is_url(shard.place) or shard.place.endswith(".gz")

@@ -13,8 +13,9 @@ from braceexpand import braceexpand
 from data_shards.format import MANIFEST_NAME, Manifest, index_name, parse_manifest, read_manifest
 from distill.errors import InputError
 from distill.languages import parse_pair
-from distill.stream.scanning import scanned_shard
-from distill.stream.sources import ShardCache, is_url, join
+from distill.stream.places import expanded, is_url, join, redacted
+from distill.stream.scanning import require_whole, scanned_shard
+from distill.stream.sources import ShardCache
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,8 @@ class ShardFile:
         index_sha256: checksum of the index.
         num_pairs: samples in it.
         num_bytes: size of the tar, 0 where it is not known.
-        has_keys: whether the index holds the samples' keys; if not they are read from the tar.
+        has_keys: whether the index holds the samples' keys; if not they are read from the tar, of
+            which it holds the length of each member's headers.
         limit: the stream uses the first so many samples only; all where None.
     """
 
@@ -49,6 +51,11 @@ class ShardFile:
     def num_used(self) -> int:
         """Samples that the stream uses: the first so many."""
         return self.num_pairs if self.limit is None else min(self.limit, self.num_pairs)
+
+    def local_path(self, cache: ShardCache) -> Path:
+        """The tar, verified, as a plain file here; raises as `ShardCache.local_path`."""
+        check = None if self.sha256 else require_whole
+        return cache.local_path(self.place, self.sha256, check)
 
 
 @dataclass(frozen=True)
@@ -76,7 +83,8 @@ def find_shards(
         roots: where the shards are; those of a pair that is in several are taken together. A root
             is a folder or URL written by ``distill shards build``, with braces or (local)
             wild cards for several; or ``PAIR=TARS``, a list of tars without a manifest, such as
-            ``sw-en=https://host/sw-{000..012}.tar``, all of it in the split "train".
+            ``sw-en=https://host/sw-{000..012}.tar``, all of it in the split "train". A variable of
+            the environment, ``${TOKEN}``, is filled in when a place is opened.
         pairs: the pairs wanted, in this order; all that there are where None.
         split: "train" or "dev".
         cache: where copies and indexes of tars without manifest go.
@@ -100,7 +108,7 @@ def find_shards(
         chosen[pair] = [shard for shard in shards if shard.num_pairs]
         if not chosen[pair]:
             offers = [code for code in known if any(root.has(code, split) for root in found)]
-            where = ", ".join(root.name for root in found)
+            where = ", ".join(redacted(root.name) for root in found)
             raise InputError(
                 f"{where}: no samples of {pair} in split {split!r}",
                 f"one of {', '.join(offers) or 'none'}",
@@ -135,7 +143,7 @@ def _expanded(root: str) -> list[str]:
     """Braces and, in local paths, wild cards; a list of tars stays together."""
     if _pair_of(root):
         return [root]
-    places = _braces(root)
+    places = [place if is_url(place) else expanded(place) for place in _braces(root)]
     if any(not is_url(place) and glob.has_magic(place) for place in places):
         matches = sorted(match for place in places for match in glob.glob(place))
         if not matches:
@@ -148,7 +156,9 @@ def _braces(text: str) -> list[str]:
     try:
         return list(braceexpand(text))
     except ValueError as error:
-        raise InputError(f"{text}: {error}", "balanced braces", "close or escape them") from error
+        raise InputError(
+            f"{redacted(text)}: {error}", "balanced braces", "close or escape them"
+        ) from error
 
 
 def _pair_of(root: str) -> str:
@@ -183,16 +193,27 @@ def _manifest(root: str, cache: ShardCache) -> Manifest:
     if not is_url(root):
         return read_manifest(root)
     place = join(root, MANIFEST_NAME)
+    shown = redacted(place)
     try:
         text = cache.read(place).decode("utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(
-            f"{place}: {error}", "a manifest", "build or copy the shards, or correct the address"
+            f"{shown}: {redacted(str(error))}",
+            "a manifest",
+            "build or copy the shards, or correct the address",
         ) from error
-    return parse_manifest(text, place)
+    return parse_manifest(text, shown)
 
 
 def _listed(number: int, root: str, manifest: Manifest, pair: str, split: str) -> list[ShardFile]:
+    for shard in manifest.pairs[pair].splits[split].shards:
+        # A name becomes a path, part of a URL, or of a command.
+        if not re.fullmatch(rf"{pair}/{re.escape(split)}-[0-9]{{6,}}\.tar(\.gz)?", shard.name):
+            raise InputError(
+                f"{redacted(root)}: a shard named {shard.name!r} in the manifest",
+                f"{pair}/{split}-NNNNNN.tar or .tar.gz",
+                "build the shards with distill shards build, or get them from whom you trust",
+            )
     return [
         ShardFile(
             pair=pair,

@@ -1,26 +1,47 @@
 """Stores tokens next to the shards (`store_tokens`), so that training need not tokenise again.
 
-For ``train-000000.tar`` and the side "source" they are ``train-000000.source-FINGERPRINT.tokens``:
-a JSON line, then numpy arrays: where each row ends (int64), all ids (int32), all flags (uint8).
-The fingerprint is that of the tokenisation: tokens of another are not found rather than misused.
+For ``train-000000.tar`` and the side "source" they are
+``train-000000.source-TOKENISATION-SHARD.tokens``: a JSON line, then numpy arrays: where each row
+ends (int64), all ids (int32), all flags (uint8); at last the SHA-256 of all before it, 32 bytes.
+TOKENISATION is its fingerprint and SHARD begins the shard's checksum: tokens of another
+tokenisation, or of a shard that was built again, are not found rather than misused.
 """
 
 from __future__ import annotations
 
+import glob
+import hashlib
 import json
 import os
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from distill.errors import InputError
+from distill.stream.faults import FaultBudget
+from distill.stream.open_files import MOST_MAPS, LastUsed, array_in, file_limit_named, mapped
+from distill.stream.places import is_url, redacted
 from distill.stream.reading import SampleReader
 from distill.stream.shards import ShardFile, find_shards
-from distill.stream.sources import ShardCache, is_url
-from distill.stream.tokenisation import Tokenize, fingerprint, padding_id, tokens_to_rows
+from distill.stream.sources import ShardCache
+from distill.stream.stamps import State, state_of
+from distill.stream.tokenisation import (
+    Tokenize,
+    fingerprint,
+    tokens_to_rows,
+    vocabulary_size,
+)
 
 _TEXTS_AT_ONCE = 256
+_FORMAT = 2
+_DIGEST_BYTES = 32
+# Arrays begin at multiples of it.
+_ALIGNMENT, _LONGEST_LINE = 64, 1024
+
+#: Ids and flags of a text.
+Row = tuple[np.ndarray, np.ndarray]
 
 
 def tokens_path(shard: ShardFile, side: str, print_: str) -> Path:
@@ -31,11 +52,12 @@ def tokens_path(shard: ShardFile, side: str, print_: str) -> Path:
     """
     if is_url(shard.place) or not shard.has_keys:
         raise InputError(
-            f"{shard.place}: stored tokens of a shard elsewhere",
+            f"{redacted(shard.place)}: stored tokens of a shard elsewhere",
             "shards in a folder here, with a manifest",
             "copy the shards here, or tokenise in the workers",
         )
-    return Path(shard.index.removesuffix(".index.npy") + f".{side}-{print_}.tokens")
+    stem = shard.index.removesuffix(".index.npy")
+    return Path(f"{stem}.{side}-{print_}-{shard.sha256[:16]}.tokens")
 
 
 def store_tokens(
@@ -46,12 +68,14 @@ def store_tokens(
     pairs: Sequence[str] | None = None,
     split: str = "train",
     cache: ShardCache | None = None,
+    max_bad_fraction: float = 0.001,
     progress: Callable[[int], None] = lambda num_pairs: None,
 ) -> int:
     """Tokenise one side of all samples and keep the tokens next to the shards.
 
     Needs memory for the tokens of one shard. A shard has all its tokens or none, so that
-    the same call goes on after a kill.
+    the same call goes on after a kill. Tokens that are damaged are made again, and those of an
+    earlier build of the shard give way.
 
     Args:
         roots: folders of shards.
@@ -60,13 +84,14 @@ def store_tokens(
         pairs: language pairs; all that there are where None.
         split: "train" or "dev".
         cache: copies of compressed shards.
+        max_bad_fraction: share of a shard's samples that may be unreadable; they have no tokens.
         progress: called with the number of pairs of each shard that is done.
 
     Returns:
         The number of shards that were tokenised; those that have their tokens are left alone.
 
     Raises:
-        InputError: a sample cannot be read, or the folder cannot be written.
+        InputError: a shard cannot be read, or the folder cannot be written.
     """
     if side not in ("source", "target"):
         raise InputError(f"side: {side!r}", "source or target", "choose one")
@@ -75,12 +100,12 @@ def store_tokens(
     found = find_shards(root_list, pairs, split, cache)
     shards = [shard for listed in found.values() for shard in listed]
     reader = SampleReader(shards, cache)
-    print_, pad_id = fingerprint(tokenize), padding_id(tokenize)
-    written = 0
+    print_, written = fingerprint(tokenize), 0
     for number, shard in enumerate(shards):
         path = tokens_path(shard, side, print_)
-        if not path.exists():
-            _write(path, _tokenised(reader, number, side, tokenize), pad_id)
+        if not path.exists() or tokens_problem(path, shard):
+            budget = FaultBudget(max_bad_fraction, shard.num_pairs, "in a shard that is tokenised")
+            _write(path, _tokenised(reader, number, side, tokenize, budget), shard)
             written += 1
         progress(shard.num_pairs)
     reader.close()
@@ -88,66 +113,155 @@ def store_tokens(
 
 
 def _tokenised(
-    reader: SampleReader, number: int, side: str, tokenize: Tokenize
-) -> list[tuple[np.ndarray, np.ndarray]]:
-    rows: list[tuple[np.ndarray, np.ndarray]] = []
+    reader: SampleReader, number: int, side: str, tokenize: Tokenize, budget: FaultBudget
+) -> list[Row]:
+    rows: list[Row] = []
     num_pairs = reader.shards[number].num_pairs
     for start in range(0, num_pairs, _TEXTS_AT_ONCE):
-        stop = min(start + _TEXTS_AT_ONCE, num_pairs)
-        # An unreadable sample keeps an empty row; the stream replaces it before it is used.
-        samples = [reader.read_or_none(number, row) for row in range(start, stop)]
-        texts = [getattr(sample, side) if sample else "" for sample in samples]
-        rows.extend(tokens_to_rows(tokenize(texts)))
+        places = [(number, row) for row in range(start, min(start + _TEXTS_AT_ONCE, num_pairs))]
+        samples = list(reader.read_each(places, budget))
+        texts = [getattr(sample, side) for sample in samples if sample is not None]
+        fresh = iter(tokens_to_rows(tokenize(texts)) if texts else [])
+        # An empty row says that there are none, should the sample be readable one day.
+        nothing = np.empty(0, dtype=np.int32), np.empty(0, dtype=np.uint8)
+        rows += [nothing if sample is None else next(fresh) for sample in samples]
     return rows
 
 
-def _write(path: Path, rows: Sequence[tuple[np.ndarray, np.ndarray]], pad_id: int) -> None:
+def _write(path: Path, rows: Sequence[Row], shard: ShardFile) -> None:
+    ids = np.concatenate([ids for ids, _ in rows])
+    head = {
+        "format": _FORMAT,
+        "shard": shard.sha256,
+        "greatest_id": int(ids.max(initial=0)),
+    }
+    line = json.dumps(head).encode()
+    line += b" " * (-(len(line) + 1) % _ALIGNMENT) + b"\n"
     partial = path.with_name(path.name + ".partial")
     try:
-        with partial.open("wb") as file:
-            file.write(json.dumps({"pad_id": pad_id}).encode() + b"\n")
+        partial.unlink(missing_ok=True)
+        with partial.open("xb+") as file:
+            file.write(line)
             np.save(file, np.cumsum([len(ids) for ids, _ in rows], dtype=np.int64))
-            np.save(file, np.concatenate([ids for ids, _ in rows]))
+            np.save(file, ids)
             np.save(file, np.concatenate([flags for _, flags in rows]))
+            file.seek(0)
+            digest = hashlib.sha256()
+            while block := file.read(1 << 20):
+                digest.update(block)
+            file.write(digest.digest())
             file.flush()
             os.fsync(file.fileno())
         partial.replace(path)
+        # Of the same tokenisation, of what the shard was before.
+        before = glob.escape(path.name.rsplit("-", 1)[0]) + "-" + "[0-9a-f]" * 16 + ".tokens"
+        for stale in path.parent.glob(before):
+            if stale != path:
+                stale.unlink(missing_ok=True)
     except OSError as error:
+        partial.unlink(missing_ok=True)
         raise InputError(
             f"{path}: {error.strerror}", "a folder that can be written", "free or unlock it"
         ) from error
 
 
+@dataclass(frozen=True)
+class _Mapped:
+    """A file of tokens in memory: where rows end (rows,), all ids and flags (tokens,)."""
+
+    ends: np.ndarray
+    ids: np.ndarray
+    flags: np.ndarray
+    greatest_id: int
+
+    def row(self, row: int) -> Row:
+        start, end = int(self.ends[row - 1]) if row else 0, int(self.ends[row])
+        return self.ids[start:end], self.flags[start:end]
+
+
+def _mapped(path: Path, shard: ShardFile, known: set[tuple[Path, State]]) -> _Mapped:
+    """Map the tokens of a shard.
+
+    Args:
+        known: files that were verified as they are now; this one is added.
+
+    Raises:
+        OSError: the file cannot be read.
+        ValueError: it is damaged, or of another shard; says what is wrong.
+    """
+    contents = mapped(path)
+    signed, signature = contents[:-_DIGEST_BYTES], contents[-_DIGEST_BYTES:]
+    mark = path, state_of(path)
+    if mark not in known and hashlib.sha256(signed.data).digest() != signature.tobytes():
+        raise ValueError("its checksum is not that of its contents")
+    known.add(mark)
+    line = signed[:_LONGEST_LINE].tobytes().partition(b"\n")[0]
+    head = json.loads(line)
+    if head.get("format") != _FORMAT or head.get("shard") != shard.sha256:
+        raise ValueError("of another shard or version")
+    ends, end = array_in(signed, len(line) + 1)
+    ids, end = array_in(signed, end)
+    flags, _ = array_in(signed, end)
+    if len(ends) != shard.num_pairs or len(ids) != len(flags):
+        raise ValueError(f"{len(ends)} rows for {shard.num_pairs} samples")
+    return _Mapped(ends, ids, flags, int(head["greatest_id"]))
+
+
+def tokens_problem(path: Path, shard: ShardFile) -> str | None:
+    """What is wrong with the stored tokens of a shard, read whole; None if nothing is."""
+    try:
+        _mapped(path, shard, set())
+    except (OSError, ValueError) as error:
+        return f"{path}: {error}"
+    return None
+
+
 class StoredSide:
-    """The stored tokens of one side of all shards; maps a file when it is first asked for."""
+    """The stored tokens of one side of all shards; verifies and maps a file when it is asked for.
 
-    def __init__(self, paths: Sequence[Path], pad_id: int) -> None:
-        self.paths, self.pad_id = list(paths), pad_id
-        self._files: dict[int, tuple[np.ndarray, ...]] = {}
+    Args:
+        shards: the shards, numbered as rows are asked for.
+        paths: their tokens.
+        num_ids: of the vocabulary, where it is known; no id may reach it.
+    """
 
-    def __getstate__(self) -> dict[str, object]:
-        return self.__dict__ | {"_files": {}}
+    def __init__(
+        self, shards: Sequence[ShardFile], paths: Sequence[Path], num_ids: int | None = None
+    ) -> None:
+        self.shards, self.paths, self.num_ids = list(shards), list(paths), num_ids
+        self._files: LastUsed[_Mapped] = LastUsed(MOST_MAPS)
+        self._known: set[tuple[Path, State]] = set()
 
-    def row(self, number: int, row: int) -> tuple[np.ndarray, np.ndarray]:
-        """Ids and flags of the text in a row of a shard."""
-        if number not in self._files:
-            self._files[number] = _mapped_arrays(self.paths[number])
-        ends, ids, flags = self._files[number]
-        start, end = int(ends[row - 1]) if row else 0, int(ends[row])
-        return ids[start:end], flags[start:end]
+    def row(self, number: int, row: int) -> Row | None:
+        """Ids and flags of the text in a row of a shard; None where it was not readable.
 
+        Raises:
+            InputError: the file is gone or damaged, or not of this vocabulary.
+        """
+        mapped = self._files.get(number)
+        if mapped is None:
+            mapped = self._open(number)
+            self._files.put(number, mapped)
+        found = mapped.row(row)
+        return found if len(found[0]) else None
 
-def _mapped_arrays(path: Path) -> tuple[np.ndarray, ...]:
-    arrays = []
-    with path.open("rb") as file:
-        file.readline()
-        for _ in range(3):
-            np.lib.format.read_magic(file)
-            shape, _, dtype = np.lib.format.read_array_header_1_0(file)
-            start = file.tell()
-            arrays.append(np.memmap(path, dtype=dtype, mode="r", offset=start, shape=shape))
-            file.seek(start + arrays[-1].nbytes)
-    return tuple(arrays)
+    def _open(self, number: int) -> _Mapped:
+        path = self.paths[number]
+        remedy = "run distill store-tokens RECIPE again, or set data.stored_tokens=false"
+        try:
+            with file_limit_named():
+                mapped = _mapped(path, self.shards[number], self._known)
+        except InputError:
+            raise
+        except (OSError, ValueError) as error:
+            raise InputError(f"{path}: {error}", "whole tokens of this shard", remedy) from error
+        if self.num_ids is not None and mapped.greatest_id >= self.num_ids:
+            raise InputError(
+                f"{path}: id {mapped.greatest_id}",
+                f"ids below {self.num_ids}",
+                f"delete it, {remedy}",
+            )
+        return mapped
 
 
 def open_stored(shards: Sequence[ShardFile], side: str, tokenize: Tokenize) -> StoredSide:
@@ -162,7 +276,7 @@ def open_stored(shards: Sequence[ShardFile], side: str, tokenize: Tokenize) -> S
         if not path.exists():
             raise InputError(
                 f"{path}: no such file",
-                f"tokens of the {side} side by this tokenisation",
+                f"tokens of the {side} side by this tokenisation, made since the shards were built",
                 "run distill store-tokens RECIPE, or set data.stored_tokens=false",
             )
-    return StoredSide(paths, padding_id(tokenize))
+    return StoredSide(shards, paths, vocabulary_size(tokenize))

@@ -52,6 +52,16 @@ def fingerprint(tokenize: Tokenize) -> str:
     return digest.hexdigest()[:16]
 
 
+def vocabulary_size(tokenize: Tokenize) -> int | None:
+    """One more than the greatest id, by the attribute of this name; None where it is not known.
+
+    The attribute is that of the tokenisation or of the object whose method it is.
+    """
+    owner = getattr(tokenize, "__self__", tokenize)
+    size = getattr(owner, "vocabulary_size", None)
+    return size if isinstance(size, int) else None
+
+
 def pad_width(width: int, multiple: int) -> int:
     """The least multiple that is not below `width`."""
     return -(-width // multiple) * multiple

@@ -33,6 +33,7 @@ from distill.lexicons.words import word_spans
 from distill.monitoring import Progress
 from distill.recipe.files import load_settings
 from distill.recipe.recipe import Recipe
+from distill.stream.faults import FaultBudget
 from distill.stream.reading import SampleReader
 from distill.stream.shards import find_shards
 from distill.training.student_start import load_teacher
@@ -44,10 +45,9 @@ Encoder = tuple[LateInteractionEncoder, TextEncoder]
 def sentence_pairs(recipe: Recipe, pair: str, max_pairs: int) -> list[tuple[str, str]]:
     """At most `max_pairs` sentence pairs of a language, from everywhere in its shards.
 
-    What cannot be read is left out.
-
     Raises:
         InputError: no shards of this pair.
+        TooManyFaultsError: more of it cannot be read than the recipe's `max_bad_fraction`.
     """
     cache = recipe.data.cache.open()
     shards = find_shards(recipe.data.shards, [pair], recipe.data.split, cache)[pair]
@@ -56,7 +56,9 @@ def sentence_pairs(recipe: Recipe, pair: str, max_pairs: int) -> list[tuple[str,
     ]
     step = max(1, len(places) // max_pairs)
     reader = SampleReader(shards, cache)
-    found = [reader.read_or_none(*place) for place in places[::step][:max_pairs]]
+    places = places[::step][:max_pairs]
+    budget = FaultBudget(recipe.data.max_bad_fraction, len(places), f"of those read of {pair}")
+    found = list(reader.read_each(places, budget))
     reader.close()
     return [(sample.source, sample.target) for sample in found if sample is not None]
 

@@ -41,6 +41,7 @@ def store(recipe: Recipe) -> int:
             pairs=pairs,
             split=data.split,
             cache=cache,
+            max_bad_fraction=data.max_bad_fraction,
             progress=partial(progress.advance, ""),
         )
         progress.close()

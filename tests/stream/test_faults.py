@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 
 import pytest
@@ -18,13 +19,16 @@ def copy_shards(root, tmp_path):
 
 
 def damage_sample(root, shard_number, row, payload: bytes | None = None) -> str:
-    """Overwrite a sample's payload in place; returns its key."""
+    """Overwrite a sample's payload in place, before the shard's checksum; returns its key."""
     manifest = read_manifest(root)
     shard = manifest.pairs["sw-en"].splits["train"].shards[shard_number]
     entry = read_index(root / index_name(shard.name))[row]
     with (root / shard.name).open("r+b") as file:
         file.seek(int(entry["offset"]))
         file.write(payload if payload is not None else b"#")
+    text = (root / "manifest.json").read_text()
+    found = hashlib.sha256((root / shard.name).read_bytes()).hexdigest()
+    (root / "manifest.json").write_text(text.replace(shard.sha256, found))
     return f"{int(entry['key']) & 0xFFFFFFFFFF:09d}"
 
 

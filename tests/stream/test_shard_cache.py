@@ -10,7 +10,8 @@ import pytest
 
 from distill.errors import InputError
 from distill.stream.settings import CacheSettings
-from distill.stream.sources import CorruptSourceError, ShardCache
+from distill.stream.sources import ShardCache
+from distill.stream.unpacking import CorruptSourceError
 
 
 def test_retries_back_off_and_give_up(tmp_path, monkeypatch):

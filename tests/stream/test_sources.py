@@ -18,9 +18,9 @@ from data_shards.build import BuildSettings, build
 from data_shards.rows import BitextInput
 from distill.errors import InputError
 from distill.stream.faults import TooManyFaultsError
+from distill.stream.places import is_url, join
 from distill.stream.settings import CacheSettings
 from distill.stream.shards import find_shards
-from distill.stream.sources import is_url, join
 
 PAIRS = {"sw-en": 70, "fi-en": 41}
 
@@ -87,7 +87,7 @@ def test_places():
     assert not is_url("/data/a://b")
     assert not is_url("data/shards")
     assert join("http://host/shards/", "sw-en/x.tar") == "http://host/shards/sw-en/x.tar"
-    assert join("pipe:cat '/data/{name}'", "x.tar") == "pipe:cat '/data/x.tar'"
+    assert join("pipe:cat '/data/{name}'", "x.tar") == "pipe:cat /data/x.tar"
     assert join("pipe:cat /data", "x.tar") == "pipe:cat /data/x.tar"
 
 
