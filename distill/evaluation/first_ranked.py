@@ -122,18 +122,16 @@ def _answers(place: int) -> Callable[[Collection, _Firsts], dict[str, float]]:
         nothing: frozenset[str] = frozenset()
         answers = {name: answer.answers or nothing for name, answer in collection.answers.items()}
         return {
-            query: _precision_recall_f1(answers.get(first, nothing), answers.get(relevant, nothing))[
-                place
-            ]
+            query: _precision_recall_f1(
+                answers.get(first, nothing), answers.get(relevant, nothing)
+            )[place]
             for query, (first, relevant) in firsts.items()
         }
 
     return values
 
 
-def _precision_recall_f1(
-    found: frozenset[str], gold: frozenset[str]
-) -> tuple[float, float, float]:
+def _precision_recall_f1(found: frozenset[str], gold: frozenset[str]) -> tuple[float, float, float]:
     """QALD's rules (Usbeck et al., QALD-9, 2018): nothing found where nothing is wanted is right;
     nothing found where something is wanted has precision 1, recall and F1 0."""
     if not found:

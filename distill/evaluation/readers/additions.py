@@ -1,9 +1,9 @@
 """What a collection in the plain layout may say beside documents, queries and judgments.
 
-    pool-sw.txt            ids of the documents that queries of sw are searched among, one a line
-    answers.jsonl          {"id": "d1", "query": "SELECT …", "answers": ["…"] (optional)}, for
-                           documents that are questions
-    collection.json        "measures": ["P@1", "BitextF1"], those the figures are published in
+pool-sw.txt            ids of the documents that queries of sw are searched among, one a line
+answers.jsonl          {"id": "d1", "query": "SELECT …", "answers": ["…"] (optional)}, for
+                       documents that are questions
+collection.json        "measures": ["P@1", "BitextF1"], those the figures are published in
 """
 
 from __future__ import annotations
@@ -78,7 +78,12 @@ def _read_pool(path: Path, collection: Collection, pair: str) -> frozenset[str]:
 
 
 def write_additions(directory: Path, collection: Collection) -> dict[str, Any]:
-    """Write pools and answers; returns what goes into collection.json."""
+    """Write pools and answers; returns what goes into collection.json.
+
+    Those of an earlier collection in the same place would count: they go.
+    """
+    for path in [*directory.glob("pool-*.txt"), directory / "answers.jsonl"]:
+        path.unlink(missing_ok=True)
     for pair, pool in collection.pools.items():
         path = directory / f"pool-{pair.split('-')[0]}.txt"
         path.write_text("".join(f"{name}\n" for name in sorted(pool)), encoding="utf-8")
