@@ -53,6 +53,9 @@ class Study:
     """Test collection of summary.json's figures; the first by default."""
     measure: str = "AP"
     """Measure that is reported, by its ir-measures name."""
+    measures: dict[str, str] = field(default_factory=dict)
+    """Collection → the measure that is reported of it, where it is another one, such as
+    ``BitextF1`` or ``AnswerF1``."""
     baselines: bool = True
     """Evaluate what needs no training, too: the zero-shot teacher, English queries, BM25, and
     queries translated with a lexicon learned from the training bitext."""
@@ -101,6 +104,11 @@ class Study:
                 "settings chosen on other queries than those they are tested on",
                 "drop it from one of them",
             )
+        for name in self.measures:
+            if name not in (*self.dev_collections, *self.test_collections):
+                raise InputError(
+                    f"measures.{name}", "a dev or test collection", "correct the name or drop it"
+                )
         if self.headline not in self.test_collections:
             raise InputError(
                 f"headline_collection: {self.headline!r}",
@@ -123,6 +131,10 @@ class Study:
                 "precision in the DeepSpeed JSON",
                 "name one with it in the recipe's launch.student_deepspeed",
             )
+
+    def measure_of(self, collection: str) -> str:
+        """The measure that is reported of a collection."""
+        return self.measures.get(collection, self.measure)
 
     @property
     def headline(self) -> str:

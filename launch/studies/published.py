@@ -106,6 +106,7 @@ def main() -> None:
             *(sys.executable, "-m", "distill.evaluation", "evaluate", str(output / "tatoeba")),
             *("--teacher", str(output / "pooled"), "--pairs", ",".join(pairs), "--depth", "10"),
             *("--measures", "P@1,BitextF1", "--output", str(output / "evaluation")),
+            *("--cache", str(output / "cache")),
         ]
         subprocess.run(command, check=True, cwd=ROOT)
         results = read_results(output / "evaluation/tatoeba/step-0/results.json")
