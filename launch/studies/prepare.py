@@ -29,18 +29,18 @@ import hashlib
 import json
 import os
 import re
-import shutil
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
+from study_collections import COLLECTIONS, write_collections, write_lines  # noqa: E402
+
 from distill.errors import InputError, one_line_errors  # noqa: E402
-from distill.evaluation.converters import convert  # noqa: E402
 from distill.languages import LOW_RESOURCE, SEVEN_PAIRS  # noqa: E402
 
 #: Sentences in a thousand that are held out, by split.
@@ -55,20 +55,6 @@ MAX_WORDS = {"target": 24, "source": 28}
 QUERY_WORDS = 4
 NUM_DOCUMENTS = 2400
 NUM_TEACHER_EXAMPLES = 12000
-COLLECTIONS = ("flores_dev", "emoji", "udhr", "xquad_de")
-#: Copied where they are there: only the studies of the five questions need them.
-FURTHER_COLLECTIONS = ("belebele_de",)
-#: Collection → (format, folder of the published files, the format's choices).
-PUBLISHED: dict[str, tuple[str, str, dict[str, str]]] = {
-    "tatoeba": ("tatoeba", "tatoeba", {}),
-    "mtop": ("xsemplr", "xsemplr/mtop", {"relevant": "meaning"}),
-    "mtop_dev": ("xsemplr", "xsemplr/mtop", {"relevant": "meaning", "split": "dev"}),
-    "mcwq": ("xsemplr", "xsemplr/mcwq", {}),
-    "mcwq_dev": ("xsemplr", "xsemplr/mcwq", {"split": "dev"}),
-    "qald": ("qald", "qald_9_plus", {}),
-}
-#: Of collections that separate systems little or cost much, so many queries a language.
-MAX_QUERIES = {"flores_dev": 60, "mtop": 300, "mtop_dev": 60, "mcwq_dev": 60}
 
 
 @dataclass(frozen=True)
@@ -126,12 +112,6 @@ def span(text: str, num_words: int, place: float) -> str:
     return " ".join(words[start : start + num_words])
 
 
-def write_lines(path: Path, lines: Sequence[str]) -> None:
-    """Write a text file, making its folder."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
-
-
 def write_short_queries(
     directory: Path, held_out: dict[str, list[Sentence]], counts: dict[str, int]
 ) -> None:
@@ -183,53 +163,10 @@ def write_documents(output: Path) -> None:
     print(f"en-en: {len(lines)} pieces of documents", flush=True)
 
 
-def write_collections(arguments: argparse.Namespace) -> set[str]:
-    """Copy and convert the collections.
-
-    Returns:
-        All their texts in lower case, queries of every language among them: not to be trained on.
-    """
-    tested: set[str] = set()
-    names = [*COLLECTIONS, *FURTHER_COLLECTIONS, *(PUBLISHED if arguments.published else ())]
-    for name in names:
-        target = arguments.output / "collections" / name
-        shutil.rmtree(target, ignore_errors=True)
-        if name in PUBLISHED:
-            kind, folder, choices = PUBLISHED[name]
-            convert(kind, arguments.published / folder, target, (), choices)
-        elif (arguments.collections / name).is_dir():
-            shutil.copytree(arguments.collections / name, target)
-        elif name in COLLECTIONS:
-            raise InputError(
-                f"{arguments.collections}: no {name}", "the studies' collections", "add its folder"
-            )
-        if name in MAX_QUERIES:
-            cut_queries(target, MAX_QUERIES[name])
-        for path in target.glob("*.jsonl"):
-            for line in path.read_text(encoding="utf-8").splitlines():
-                tested.add(json.loads(line).get("text", "").casefold())
-    return tested - {""}
-
-
-def cut_queries(directory: Path, count: int) -> None:
-    """Keep the first `count` queries of each language, and their judgments."""
-    kept: dict[str, set[str]] = {}
-    for path in directory.glob("queries-*.jsonl"):
-        lines = path.read_text(encoding="utf-8").splitlines()[:count]
-        write_lines(path, lines)
-        kept[path.name.split("-")[1].split(".")[0]] = {json.loads(line)["id"] for line in lines}
-    for path in directory.glob("qrels*.tsv"):
-        # Judged queries that are missing would count as failures.
-        language = path.stem.partition("-")[2]
-        names = kept[language] if language else set().union(*kept.values())
-        judged = path.read_text(encoding="utf-8").splitlines()
-        write_lines(path, [line for line in judged if line.split()[0] in names])
-
-
 def write_inputs(arguments: argparse.Namespace) -> None:
     """Everything under `arguments.output`."""
     output = arguments.output
-    tested = write_collections(arguments)
+    tested = write_collections(output / "collections", arguments.collections, arguments.published)
     held_out: dict[str, dict[str, list[Sentence]]] = {name: {} for name in PER_MILLE}
     english: dict[str, None] = {}
     for pair in SEVEN_PAIRS:
