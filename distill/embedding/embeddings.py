@@ -36,6 +36,15 @@ class PackedEmbeddings:
         zero = torch.zeros(1, dtype=torch.int64)
         return torch.cat([zero, self.lengths.cumsum(0)])
 
+    def select(self, rows: Tensor) -> PackedEmbeddings:
+        """Some of the texts; `rows`, int64, ascend and may repeat."""
+        lengths = self.lengths[rows]
+        ends = lengths.cumsum(0)
+        # The token t of row p lies t - (tokens of the rows before) after the start of row p.
+        shift = self.offsets[rows] - (ends - lengths)
+        tokens = torch.arange(int(lengths.sum())) + torch.repeat_interleave(shift, lengths)
+        return PackedEmbeddings(self.vectors[tokens], lengths, self.texts[rows])
+
     def rows(self) -> dict[int, Tensor]:
         """Position in the list of texts → that text's (N, D) vectors, as views."""
         parts = torch.split(self.vectors, self.lengths.tolist())

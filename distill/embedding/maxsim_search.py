@@ -203,18 +203,8 @@ def rerank_scores(
         here = torch.nonzero((rows >= first) & (rows < first + len(segment))).squeeze(1)
         # Shortest first, which the segment's own order is.
         here = here[torch.argsort(rows[here], stable=True)]
-        chosen = _select(segment, rows[here] - first)
+        chosen = segment.select(rows[here] - first)
         for start, best_PU in _best_matches(query_UD, chosen, buffer):
             scores_P[here[start : start + len(best_PU)]] = best_PU.sum(dim=1).cpu()
         first += len(segment)
     return scores_P
-
-
-def _select(segment: PackedEmbeddings, rows: Tensor) -> PackedEmbeddings:
-    """The rows of a segment as a segment of their own; `rows` ascend."""
-    lengths = segment.lengths[rows]
-    ends = lengths.cumsum(0)
-    # The token t of row p lies t - (tokens of the rows before) after the start of row p.
-    shift = segment.offsets[rows] - (ends - lengths)
-    tokens = torch.arange(int(lengths.sum())) + torch.repeat_interleave(shift, lengths)
-    return PackedEmbeddings(segment.vectors[tokens], lengths, segment.texts[rows])

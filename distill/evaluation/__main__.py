@@ -45,7 +45,8 @@ def convert(options: argparse.Namespace) -> None:
     from distill.evaluation.converters import convert as convert_files
 
     languages = [code for code in options.languages.split(",") if code]
-    collection = convert_files(options.format, options.source, options.output, languages)
+    choices = arguments.named("--choose", options.choose)
+    collection = convert_files(options.format, options.source, options.output, languages, choices)
     counts = ", ".join(f"{pair} {len(texts)}" for pair, texts in collection.queries.items())
     print(f"{options.output}: {len(collection.documents)} documents; queries {counts}")
     print("".join(f"note: {note}\n" for note in collection.notes), end="")

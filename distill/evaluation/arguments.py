@@ -55,7 +55,11 @@ def _evaluate(command: argparse.ArgumentParser) -> None:
     add("--pairs", help="language pairs, comma-separated; all by default")
     add("--document-language", help="language of the documents; the collection's or English")
     add("--query-language", help="language of the queries, where no file tells it (BEIR)")
-    add("--measures", default=",".join(MEASURES), help="ir-measures names, comma-separated")
+    add(
+        "--measures",
+        default=",".join(MEASURES),
+        help="ir-measures names, comma-separated; a collection's own are added",
+    )
     add("--depth", type=int, default=1000, help="documents kept per query")
     add("--lenient", action="store_true", help="report instead of refuse what can be reported")
     add("--baseline", help="system that others are compared with; teacher_zero_shot by default")
@@ -85,13 +89,20 @@ def _report(command: argparse.ArgumentParser) -> None:
 
 
 def _convert(command: argparse.ArgumentParser) -> None:
-    from distill.evaluation.converters import FORMATS
+    from distill.evaluation.converters import CHOICES, FORMATS
 
     lines = "; ".join(f"{name}: {summary}" for name, (_, summary) in FORMATS.items())
     command.add_argument("format", choices=sorted(FORMATS), help=lines.replace("%", "%%"))
     command.add_argument("source", type=Path, help="folder with the published files")
     command.add_argument("output", type=Path, help="collection folder that is written")
     command.add_argument("--languages", default="", help="query languages, comma-separated")
+    offered = "; ".join(
+        f"{name}: {', '.join(f'{key}={v}' for key, values in choices.items() for v in values)}"
+        for name, choices in CHOICES.items()
+    )
+    command.add_argument(
+        "--choose", action="append", default=[], metavar="KEY=VALUE", help=f"of {offered}"
+    )
 
 
 def named(option: str, values: list[str], default: str | None = None) -> dict[str, str]:

@@ -6,13 +6,26 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from distill.errors import InputError
 from distill.languages import SEVEN_PAIRS
 
 Texts = dict[str, str]
 Qrels = dict[str, dict[str, int]]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a document that is a question asks for.
+
+    Attributes:
+        query: the formal query that belongs to it, such as SPARQL.
+        answers: what the query gives, in no order; None where that is not known.
+    """
+
+    query: str
+    answers: frozenset[str] | None = None
 
 
 @dataclass
@@ -28,6 +41,11 @@ class Collection:
             bound `teacher_english`; empty where the collection has none.
         notes: what a reader should know (unjudged queries, empty documents, ids not in the
             collection), one sentence each; printed with the results.
+        pools: pair → ids of the documents that its queries are searched among, where that is not
+            all of them.
+        answers: document id → its formal query and answers, where documents are questions.
+        measures: names of the measures that the collection's figures are published in; they are
+            evaluated beside those that are asked for.
     """
 
     name: str
@@ -36,6 +54,9 @@ class Collection:
     qrels: dict[str, Qrels]
     english_queries: dict[str, Texts] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    pools: dict[str, frozenset[str]] = field(default_factory=dict)
+    answers: dict[str, Answer] = field(default_factory=dict)
+    measures: tuple[str, ...] = ()
 
     @property
     def pairs(self) -> list[str]:
@@ -66,11 +87,11 @@ def select_pairs(collection: Collection, pairs: Iterable[str]) -> Collection:
                 f"add a queries file for {pair} or leave the pair out",
             )
     english = collection.english_queries
-    return Collection(
-        collection.name,
-        collection.documents,
-        {pair: collection.queries[pair] for pair in pairs},
-        {pair: collection.qrels.get(pair, {}) for pair in pairs},
-        {pair: english[pair] for pair in pairs if pair in english},
-        list(collection.notes),
+    return replace(
+        collection,
+        queries={pair: collection.queries[pair] for pair in pairs},
+        qrels={pair: collection.qrels.get(pair, {}) for pair in pairs},
+        english_queries={pair: english[pair] for pair in pairs if pair in english},
+        notes=list(collection.notes),
+        pools={pair: collection.pools[pair] for pair in pairs if pair in collection.pools},
     )

@@ -18,9 +18,9 @@ from distill.evaluation import arguments
 from distill.evaluation.collection_loading import load_collection
 from distill.evaluation.collections import Collection, Texts
 from distill.evaluation.evaluate import evaluate_systems
+from distill.evaluation.first_ranked import check_names, measures_of
 from distill.evaluation.first_stage import BM25Index, bm25_runs
 from distill.evaluation.language_bias import mean_overlap, overlap_of_systems
-from distill.evaluation.measures import parse_measures
 from distill.evaluation.readers.bitext import read_bitext
 from distill.evaluation.readers.jsonl import read_texts
 from distill.evaluation.report.drilldown import drill_down, token_alignment, write_views
@@ -93,7 +93,7 @@ def evaluate(options: argparse.Namespace) -> None:
 
 def _check_options(options: argparse.Namespace) -> None:
     """Refuse what would fail late, or have no effect."""
-    parse_measures(options.measures.split(","))
+    check_names(options.measures.split(","))
     arguments.passages(options.passages)
     for name in ("passages", "rerank", "cache"):
         if getattr(options, name) and not (options.teacher or options.student):
@@ -261,7 +261,7 @@ def _report(
     students: dict[str, LoadedEncoder],
 ) -> None:
     folder = options.output / collection.name / f"step-{options.step}"
-    measures = options.measures.split(",")
+    measures = measures_of(collection, options.measures.split(","))
     names = [result["system"] for result in results]
     print(format_table(results, measures))
     for note in collection.notes:

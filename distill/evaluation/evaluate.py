@@ -17,7 +17,8 @@ from distill.distributed.agreement import on_main
 from distill.embedding.cached_encoding import encode_cached
 from distill.embedding.embedding_cache import EmbeddingCache
 from distill.embedding.embeddings import joined
-from distill.evaluation.measures import MEASURES, evaluate_run, macro_means, mean_over_queries
+from distill.evaluation.first_ranked import evaluate_pair, measures_of, pair_figures
+from distill.evaluation.measures import MEASURES, macro_means
 from distill.evaluation.results import (
     Result,
     per_query_name,
@@ -68,7 +69,7 @@ def evaluate_systems(
         step: optimizer steps made so far.
         world_size: recorded in the results, as is `zero_stage`.
         depth: documents kept per query, in run files and in measures (trec_eval's usual 1000).
-        measures: names of ir-measures.
+        measures: names of ir-measures or of `first_ranked`; the collection's own are added.
         device: where forwards and MaxSim run.
         memory_mib: bound on the buffers of search.
         candidates: pair → first-stage run; given, encoders score its documents only (reranking).
@@ -87,6 +88,7 @@ def evaluate_systems(
             written then.
     """
     collection = index.collection
+    measures = measures_of(collection, measures)
     variant = (depth, tuple(measures), candidates is not None)
     prepared: list[tuple[System | FinishedRuns, EncodedQueries | None]] = []
     encoded: dict[tuple[str | bool, ...], EncodedQueries | None] = {}
@@ -155,7 +157,7 @@ def _finish(
             pairs = _score(index, system.name, runs, folder, measures)
             if system.frozen:
                 index.finished[system.name, variant] = FinishedSystem(folder, pairs)
-        results.append(_result(collection.name, system.name, facts, pairs, measures))
+        results.append(_result(collection.name, system.name, facts, pairs))
     write_results(folder / "results.json", results)
     return results
 
@@ -165,9 +167,9 @@ def _result(
     system: str,
     facts: dict[str, int],
     pairs: dict[str, dict[str, float]],
-    measures: Sequence[str],
 ) -> Result:
     """One object of results.json."""
+    figures = dict.fromkeys(name for of_pair in pairs.values() for name in of_pair)
     return {
         "collection": collection,
         "step": facts["step"],
@@ -175,7 +177,7 @@ def _result(
         "world_size": facts["world_size"],
         "zero_stage": facts["zero_stage"],
         "pairs": pairs,
-        "means": macro_means(pairs, measures),
+        "means": macro_means(pairs, [name for name in figures if name != "num_queries"]),
     }
 
 
@@ -231,9 +233,9 @@ def _score(
     pairs = {}
     for pair, run in runs.items():
         write_run(folder / run_name(name, pair), run, name)
-        values = evaluate_run(index.collection.qrels[pair], run, measures)
+        values = evaluate_pair(index.collection, pair, run, measures)
         write_per_query(folder / per_query_name(name, pair), values)
-        pairs[pair] = mean_over_queries(values, measures)
+        pairs[pair] = pair_figures(values, measures)
     return pairs
 
 

@@ -78,7 +78,11 @@ def bm25_runs(
     for pair in collection.pairs:
         own = collection.judged_queries(pair)
         source = own if queries is None else queries[pair]
-        runs[pair] = index.run({query: plain_query(source[query]) for query in own}, depth)
+        searched = index
+        if pair in collection.pools:
+            pool = collection.pools[pair]
+            searched = BM25Index({d: t for d, t in collection.documents.items() if d in pool})
+        runs[pair] = searched.run({query: plain_query(source[query]) for query in own}, depth)
     return runs
 
 

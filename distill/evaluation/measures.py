@@ -37,7 +37,7 @@ def parse_measures(names: Iterable[str]) -> list[ir_measures.Measure]:
             raise InputError(
                 f"measure {name!r}",
                 "a trec_eval measure as ir-measures writes it",
-                "use AP, nDCG@10, R@100, RR, P@5, Rprec, Bpref …",
+                "use AP, nDCG@10, R@100, RR, P@5, Rprec, Bpref … (BitextF1, AnswerF1, QueryMatch)",
             )
         parsed.append(measure)
     return parsed

@@ -95,24 +95,31 @@ def _search(
     memory_mib: int,
     should_stop: Callable[[], bool] | None,
 ) -> dict[str, Run]:
-    found = search(
-        embeddings,
-        index.segments,
-        index.document_scores,
-        depth,
-        device=device,
-        memory_mib=memory_mib,
-        should_stop=should_stop,
-    )
-    ids = index.document_ids
-    rankings = {
-        queries.distinct[query]: Ranking([ids[i] for i in documents.tolist()], scores.numpy())
-        for query, (documents, scores) in found.items()
-    }
-    return {
-        pair: {query: rankings[text] for query, text in of_pair.items()}
-        for pair, of_pair in queries.texts.items()
-    }
+    pools = index.collection.pools
+    runs: dict[str, Run] = {}
+    # All pairs that share the documents in one search, the others each among their own.
+    together = [pair for pair in queries.texts if pair not in pools]
+    for pairs in [together, *([pair] for pair in queries.texts if pair in pools)]:
+        texts = {text for pair in pairs for text in queries.texts[pair].values()}
+        wanted = torch.tensor([text in texts for text in queries.distinct], dtype=torch.bool)
+        own = index.among(pools[pairs[0]]) if pairs and pairs[0] in pools else index
+        found = search(
+            embeddings.select(torch.nonzero(wanted[embeddings.texts]).squeeze(1)),
+            own.segments,
+            own.document_scores,
+            depth,
+            device=device,
+            memory_mib=memory_mib,
+            should_stop=should_stop,
+        )
+        ids = own.document_ids
+        rankings = {
+            queries.distinct[query]: Ranking([ids[i] for i in documents.tolist()], scores.numpy())
+            for query, (documents, scores) in found.items()
+        }
+        for pair in pairs:
+            runs[pair] = {query: rankings[text] for query, text in queries.texts[pair].items()}
+    return {pair: runs[pair] for pair in queries.texts}
 
 
 def _rerank(

@@ -106,6 +106,25 @@ class DocumentIndex:
         best_PQ.scatter_reduce_(0, owners.unsqueeze(1).expand_as(passages_GQ), passages_GQ, "amax")
         return best_PQ.T.contiguous()
 
+    def among(self, documents: frozenset[str]) -> DocumentIndex:
+        """The index of some of the documents, in the same order. On rank 0."""
+        kept = [place for place, name in enumerate(self.document_ids) if name in documents]
+        places = torch.tensor(kept, dtype=torch.int64)
+        passages = torch.isin(self.document_of_passage, places)
+        texts, text_of_passage = torch.unique(self.text_of_passage[passages], return_inverse=True)
+        segments = []
+        for segment in self.segments:
+            part = segment.select(torch.nonzero(torch.isin(segment.texts, texts)).squeeze(1))
+            renumbered = torch.searchsorted(texts, part.texts)
+            segments.append(PackedEmbeddings(part.vectors, part.lengths, renumbered))
+        return DocumentIndex(
+            self.collection,
+            [self.document_ids[place] for place in kept],
+            segments,
+            text_of_passage,
+            torch.searchsorted(places, self.document_of_passage[passages]),
+        )
+
     @cached_property
     def row_of_passage(self) -> Tensor:
         """int64, for each passage its row in the segments, counted through them."""

@@ -88,8 +88,10 @@ def baselines_of(study: Study, cells: list[Cell]) -> list[Baseline]:
         command += ["--teacher", recipe.teacher, "--bm25", "--pairs", ",".join(pairs)]
         command += ["--output", str(output), "--batch-size", str(recipe.evaluation.batch_size)]
         command += ["--depth", str(recipe.evaluation.depth)]
-        for pair in pairs:
-            command += ["--bitext", f"{pair}={_bitext(recipe.data.shards, pair)}"]
+        # Queries of a language that is not trained on are translated by nothing here.
+        if all(pair in recipe.pairs for pair in pairs):
+            for pair in pairs:
+                command += ["--bitext", f"{pair}={_bitext(recipe.data.shards, pair)}"]
         if recipe.evaluation.cache is not None:
             command += ["--cache", str(recipe.evaluation.cache)]
         folder = output / path.name / "step-0"

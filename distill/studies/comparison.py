@@ -70,7 +70,7 @@ class Comparisons:
         """Query → measure → mean over `seeds`."""
         key = system, collection, pair, tuple(seeds)
         if key not in self._means:
-            measure = self.values.study.measure
+            measure = self.values.study.measure_of(collection)
             found = [
                 entry.per_query(pair)
                 for entry in self.values.of(system, collection)
@@ -125,7 +125,7 @@ class Comparisons:
     ) -> dict[str, tuple[np.ndarray, np.ndarray]]:
         seeds_a, seeds_b = self._common_seeds(a, b, collection)
         offered = self.pairs(b, collection)
-        measure = self.values.study.measure
+        measure = self.values.study.measure_of(collection)
         return {
             pair: paired_values(
                 self.seed_means(a, collection, pair, seeds_a),
@@ -143,7 +143,8 @@ class Comparisons:
         chosen = [pair for pair in pairs if members is None or pair in members]
         if not chosen:
             return None
-        measure, seeds = self.values.study.measure, self.seeds(system, collection)
+        measure = self.values.study.measure_of(collection)
+        seeds = self.seeds(system, collection)
         values = [
             np.array(
                 [v[measure] for v in self.seed_means(system, collection, pair, seeds).values()]

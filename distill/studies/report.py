@@ -107,7 +107,8 @@ def _headline(values: StudyValues, summary: dict) -> str:
         )
     if not rows:
         return ""
-    title = f"`{study.default}` on {study.headline}, low-resource mean {study.measure}:"
+    measure = study.measure_of(study.headline)
+    title = f"`{study.default}` on {study.headline}, low-resource mean {measure}:"
     return "\n".join([title, "", *rows])
 
 
@@ -125,7 +126,7 @@ def _collection(values: StudyValues, comparisons: Comparisons, collection: str, 
         for name in (*pairs, *groups)
     }
     lines = [
-        f"| {study.measure} | {' | '.join(columns)} | seeds |",
+        f"| {study.measure_of(collection)} | {' | '.join(columns)} | seeds |",
         f"|---|{'---:|' * (len(columns) + 1)}",
     ]
     for system in systems:
@@ -192,8 +193,9 @@ def _curves(values: StudyValues) -> str:
         steps = sorted({step for curve in curves.values() for step in curve})
         if len(steps) < 3:
             continue
+        title = f"{collection}, {values.study.measure_of(collection)}, step"
         lines = [
-            f"| {collection}, step | {' | '.join(map(str, steps))} |",
+            f"| {title} | {' | '.join(map(str, steps))} |",
             f"|---|{'---:|' * len(steps)}",
         ]
         for variant, curve in curves.items():
@@ -202,7 +204,7 @@ def _curves(values: StudyValues) -> str:
         parts.append("\n".join(lines))
     if not parts:
         return ""
-    return "\n\n".join([f"## Curves ({values.study.measure}, mean over all pairs)", *parts])
+    return "\n\n".join(["## Curves (mean over all pairs)", *parts])
 
 
 def _cost(values: StudyValues) -> str:

@@ -54,6 +54,9 @@ class Study:
     """Test collection of summary.json's figures. Default: none, the first one."""
     measure: str = "AP"
     """Measure that is reported, by its ir-measures name. Default: AP."""
+    measures: dict[str, str] = field(default_factory=dict)
+    """Collection → the measure that is reported of it, where it is another one, such as
+    ``BitextF1`` or ``AnswerF1``. Default: none."""
     baselines: bool = True
     """Whether what needs no training is evaluated, too: the zero-shot teacher, English queries,
     BM25, and queries translated with a lexicon learned from the training bitext. Default: true."""
@@ -103,6 +106,11 @@ class Study:
                 "settings chosen on other queries than those they are tested on",
                 "drop it from one of them",
             )
+        for name in self.measures:
+            if name not in (*self.dev_collections, *self.test_collections):
+                raise InputError(
+                    f"measures.{name}", "a dev or test collection", "correct the name or drop it"
+                )
         if self.headline not in self.test_collections:
             raise InputError(
                 f"headline_collection: {self.headline!r}",
@@ -125,6 +133,10 @@ class Study:
                 "precision in the DeepSpeed JSON",
                 "name one with it in the recipe's launch.student_deepspeed",
             )
+
+    def measure_of(self, collection: str) -> str:
+        """The measure that is reported of a collection."""
+        return self.measures.get(collection, self.measure)
 
     @property
     def headline(self) -> str:

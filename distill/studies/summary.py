@@ -38,7 +38,7 @@ def summarise(values: StudyValues, comparisons: Comparisons) -> dict[str, Any]:
         "default": default,
         "baseline": study.baseline,
         "headline_collection": headline,
-        "measure": study.measure,
+        "measure": study.measure_of(headline),
         "low_resource_gain_over_zero_shot": gain("teacher_zero_shot"),
         "low_resource_gain_over_query_translation": gain("translation_teacher"),
         "low_resource_gain_over_query_translation_bm25": gain("translation_bm25"),

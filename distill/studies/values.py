@@ -123,7 +123,8 @@ class StudyValues:
             for path in (cell.directory / "evaluation" / collection).glob("step-*/results.json"):
                 student = _system(read_results(path), "student")
                 if student and student["means"].get(group):
-                    points[int(student["step"])] = student["means"][group][self.study.measure]
+                    measure = self.study.measure_of(collection)
+                    points[int(student["step"])] = student["means"][group][measure]
             of_seeds.append(points)
         shared = set.intersection(*map(set, of_seeds)) if of_seeds else set()
         return {
@@ -185,14 +186,13 @@ def _read(
     result = _system(read_results(folder / "results.json"), name)
     if result is None:
         return []
+    measure = study.measure_of(result["collection"])
     try:
-        pairs = {pair: values[study.measure] for pair, values in result["pairs"].items()}
-        means = {
-            group: values[study.measure] for group, values in result["means"].items() if values
-        }
+        pairs = {pair: values[measure] for pair, values in result["pairs"].items()}
+        means = {group: values[measure] for group, values in result["means"].items() if values}
     except KeyError as error:
         raise InputError(
-            f"{folder / 'results.json'}: no {study.measure}", "the study's measure", "evaluate it"
+            f"{folder / 'results.json'}: no {measure}", "the study's measure", "evaluate it"
         ) from error
     step = int(result["step"])
     collection = result["collection"]

@@ -1,15 +1,18 @@
 """Inputs of the studies: equal bitext per language, short queries cut from it, an English teacher.
 
     python launch/studies/prepare.py --bitext DIR --collections DIR --backbone DIR
-        [--english-backbone DIR] [--num-pairs 9000] [--output downloads/study]
+        [--published DIR] [--english-backbone DIR] [--num-pairs 9000] [--output downloads/study]
 
 `--bitext` holds ``en-XX.tsv[.gz]`` files (English, the other language, origin), `--collections`
-directories that ``distill evaluate`` reads. Sentences are held out by a hash of the
-English side, so that a sentence tested in one language is trained on in none. Made from them:
+directories that ``distill evaluate`` reads, `--published` files as their authors publish them:
+``tatoeba/``, ``xsemplr/mtop/``, ``xsemplr/mcwq/``, ``qald_9_plus/``, which the studies of the five
+questions are tested on. Sentences are held out by a hash of the English side, so that a sentence
+tested in one language is trained on in none; nor is one that stands in a test collection. Made from
+them:
 
     OUTPUT/bitext/XX-en.tsv             the same number of training pairs for each language
     OUTPUT/collections/short, short_dev four-word queries cut from held-out sentences
-    OUTPUT/collections/<name>           the collections given
+    OUTPUT/collections/<name>           the collections given, and those of the published files
     OUTPUT/teacher.jsonl                English spans and the sentences they were cut from
     OUTPUT/documents/en-en.tsv          sentences of all collections' documents, both sides English
     data_shards/study, data_shards/study-documents, models/study-teacher
@@ -26,15 +29,16 @@ import hashlib
 import json
 import os
 import re
-import shutil
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
+
+from study_collections import COLLECTIONS, write_collections, write_lines  # noqa: E402
 
 from distill.errors import InputError, one_line_errors  # noqa: E402
 from distill.languages import LOW_RESOURCE, SEVEN_PAIRS  # noqa: E402
@@ -51,9 +55,6 @@ MAX_WORDS = {"target": 24, "source": 28}
 QUERY_WORDS = 4
 NUM_DOCUMENTS = 2400
 NUM_TEACHER_EXAMPLES = 12000
-COLLECTIONS = ("flores_dev", "emoji", "udhr", "xquad_de")
-#: Of whole sentences, which separate systems little and cost most, so many queries a language.
-MAX_QUERIES = {"flores_dev": 60}
 
 
 @dataclass(frozen=True)
@@ -111,12 +112,6 @@ def span(text: str, num_words: int, place: float) -> str:
     return " ".join(words[start : start + num_words])
 
 
-def write_lines(path: Path, lines: Sequence[str]) -> None:
-    """Write a text file, making its folder."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
-
-
 def write_short_queries(
     directory: Path, held_out: dict[str, list[Sentence]], counts: dict[str, int]
 ) -> None:
@@ -156,7 +151,8 @@ def write_documents(output: Path) -> None:
     """The English text that whoever has an index has: its documents, in pieces of a sentence or
     `MAX_WORDS`, as pairs of equal sides. No query or judgement is among them."""
     pieces: dict[str, None] = {}
-    for path in sorted(output.glob("collections/*/docs.jsonl")):
+    for name in (*PER_MILLE, *COLLECTIONS):
+        path = output / "collections" / name / "docs.jsonl"
         for line in path.read_text(encoding="utf-8").splitlines():
             for sentence in re.split(r"(?<=[.!?])\s+", json.loads(line)["text"]):
                 words = sentence.split()
@@ -170,13 +166,15 @@ def write_documents(output: Path) -> None:
 def write_inputs(arguments: argparse.Namespace) -> None:
     """Everything under `arguments.output`."""
     output = arguments.output
+    tested = write_collections(output / "collections", arguments.collections, arguments.published)
     held_out: dict[str, dict[str, list[Sentence]]] = {name: {} for name in PER_MILLE}
     english: dict[str, None] = {}
     for pair in SEVEN_PAIRS:
         language = pair.split("-")[0]
         of_split: dict[str, list[Sentence]] = {name: [] for name in ("train", *PER_MILLE)}
         for sentence in read_bitext(arguments.bitext, language):
-            of_split[split_of(sentence.target)].append(sentence)
+            if not {sentence.source.casefold(), sentence.target.casefold()} & tested:
+                of_split[split_of(sentence.target)].append(sentence)
         for name, found in held_out.items():
             found[language] = of_split[name]
         training = sorted(of_split["train"], key=lambda s: fingerprint("train", s.target))
@@ -193,18 +191,6 @@ def write_inputs(arguments: argparse.Namespace) -> None:
         print(f"{pair}: {len(training)} training pairs", flush=True)
     for name, found in held_out.items():
         write_short_queries(output / "collections" / name, found, NUM_QUERIES[name])
-    for name in COLLECTIONS:
-        target = output / "collections" / name
-        shutil.rmtree(target, ignore_errors=True)
-        shutil.copytree(arguments.collections / name, target)
-        for path in target.glob("queries-*.jsonl") if name in MAX_QUERIES else ():
-            lines = path.read_text(encoding="utf-8").splitlines()[: MAX_QUERIES[name]]
-            write_lines(path, lines)
-            kept = {json.loads(line)["id"] for line in lines}
-        for path in target.glob("qrels*.tsv") if name in MAX_QUERIES else ():
-            # Judged queries that are missing would count as failures.
-            judged = path.read_text(encoding="utf-8").splitlines()
-            write_lines(path, [line for line in judged if line.split()[0] in kept])
     write_documents(output)
     examples = []
     for text in sorted(english, key=lambda text: fingerprint("teacher", text)):
@@ -220,6 +206,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--bitext", type=Path, required=True)
     parser.add_argument("--collections", type=Path, required=True)
+    parser.add_argument("--published", type=Path, help="of Tatoeba, MTOP, MCWQ and QALD-9-plus")
     parser.add_argument("--backbone", type=Path, default=Path("models/multilingual-e5-small"))
     parser.add_argument(
         "--english-backbone", type=Path, help="an English-only encoder, such as all-MiniLM-L6-v2"
@@ -227,7 +214,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=Path("downloads/study"))
     parser.add_argument("--num-pairs", type=int, default=9000, help="of each language")
     arguments = parser.parse_args()
-    for name in ("bitext", "collections", "backbone", "english_backbone", "output"):
+    for name in ("bitext", "collections", "published", "backbone", "english_backbone", "output"):
         if getattr(arguments, name) is not None:
             setattr(arguments, name, getattr(arguments, name).resolve())
     with one_line_errors():

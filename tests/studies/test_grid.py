@@ -95,6 +95,7 @@ def test_values_survive_the_command_line(value):
         ({"test_collections": ["elsewhere"]}, "one of the recipe's: colours"),
         ({"dev_collections": ["colours"]}, "drop it from one of them"),
         ({"headline_collection": "other"}, "choose a test collection"),
+        ({"measures": {"other": "RR"}}, "a dev or test collection"),
         ({"num_processes": 2}, "set launcher: deepspeed"),
         ({"launcher": "deepspeed", "mixed_precision": "bf16"}, "DeepSpeed JSON"),
         ({"colour": "red"}, "unknown key colour"),

@@ -40,13 +40,13 @@ def write_step(folder: Path, step: int, systems: dict[str, dict[str, float]]) ->
         for pair, value in pairs.items():
             spread = 0.1 if pair == "so-en" else 0.0
             values = {
-                f"q{number}": {"AP": value + spread * (-1) ** number}
+                f"q{number}": {"AP": value + spread * (-1) ** number, "BitextF1": value / 2}
                 for number in range(NUM_QUERIES)
             }
             write_per_query(folder / per_query_name(system, pair), values)
-            means[pair] = mean_over_queries(values, ["AP"])
+            means[pair] = mean_over_queries(values, ["AP", "BitextF1"])
         entry = {"collection": "colours", "step": step, "system": system, "pairs": means}
-        results.append({**entry, "means": macro_means(means, ["AP"])})
+        results.append({**entry, "means": macro_means(means, ["AP", "BitextF1"])})
     write_results(folder / "results.json", results)
 
 
@@ -133,6 +133,21 @@ def test_numbers_of_the_report(study_file, finished, tmp_path):
     assert cells[-2] == "2"
     assert "| transport | 0.167 | 0.267 | 0.367 |" in report
     assert "| good | 48 | 110 | 2291.7 |" in report
+
+
+def test_a_collection_is_reported_in_a_measure_of_its_own(study_file, finished, tmp_path):
+    output = tmp_path / "results"
+    with pytest.raises(SystemExit) as caught:
+        main(["report", str(study_file), "measures={colours: BitextF1}", "--output", str(output)])
+    assert caught.value.code == 0
+    report = (output / "report.md").read_text()
+    assert "| BitextF1 | sw-en | so-en | fi-en |" in report
+    assert "| colours, BitextF1, step | 0 | 3 | 6 |" in report
+    line = next(line for line in report.splitlines() if line.startswith("| good (default)"))
+    assert [cell.strip() for cell in line.split("|")][2:4] == ["**0.350** ▲", "**0.150** ▲"]
+    summary = json.loads((output / "summary.json").read_text())
+    assert summary["measure"] == "BitextF1"
+    assert summary["tests"]["so-en"]["transport"]["difference"] == pytest.approx(0.05)
 
 
 def test_a_variant_with_fewer_seeds_is_compared_by_these(study_file, finished):

@@ -26,6 +26,7 @@ _LANGUAGES = {
     "ha": ("hau", "hausa"),
     "hi": ("hin", "hindi"),
     "id": ("ind", "indonesian"),
+    "ig": ("ibo", "igbo"),
     "it": ("ita", "italian"),
     "ja": ("jpn", "japanese"),
     "ko": ("kor", "korean"),
@@ -33,6 +34,7 @@ _LANGUAGES = {
     "nl": ("nld", "dutch"),
     "pt": ("por", "portuguese"),
     "ru": ("rus", "russian"),
+    "rw": ("kin", "kinyarwanda"),
     "so": ("som", "somali"),
     "sw": ("swh", "swahili"),
     "ta": ("tam", "tamil"),
@@ -40,10 +42,13 @@ _LANGUAGES = {
     "th": ("tha", "thai"),
     "tl": ("tgl", "tagalog"),
     "tr": ("tur", "turkish"),
+    "tw": ("twi", "twi"),
     "ur": ("urd", "urdu"),
     "vi": ("vie", "vietnamese"),
+    "wo": ("wol", "wolof"),
     "yo": ("yor", "yoruba"),
     "zh": ("zho", "chinese"),
+    "zu": ("zul", "zulu"),
 }
 _SHORT = {name: short for short, names in _LANGUAGES.items() for name in names}
 # Macrolanguage and older codes that publishers use for the same languages.

@@ -8,7 +8,7 @@
     qrels-sw.tsv           for one
     collection.json        {"document_language": "en"} (optional; English by default)
 
-Any of them may be compressed (``.gz``).
+Any of them may be compressed (``.gz``). What else may be there: `additions`.
 """
 
 from __future__ import annotations
@@ -16,9 +16,11 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 from distill.errors import InputError
 from distill.evaluation.collections import Collection, Qrels, Texts, order_pairs
+from distill.evaluation.readers.additions import read_additions, write_additions
 from distill.evaluation.readers.lines import add_unique, read_json_lines, text_field
 from distill.evaluation.readers.qrels import read_qrels, write_qrels
 
@@ -36,7 +38,8 @@ def read(directory: Path, document_language: str | None = None) -> Collection:
     A shared ``qrels.tsv`` is restricted, per pair, to the queries that the pair has; a query
     that no language has stays in every pair's qrels, where `collections.check` refuses it.
     """
-    document_language = document_language or _document_language(directory)
+    description = _description(directory)
+    document_language = document_language or str(description["document_language"])
     documents = _read_documents(directory)
     queries: dict[str, Texts] = {}
     originals: dict[str, Texts] = {}
@@ -66,15 +69,18 @@ def read(directory: Path, document_language: str | None = None) -> Collection:
             collection.english_queries[pair] = {
                 query: original[query] for query in texts if query in original
             }
+    read_additions(directory, collection, description)
     return collection
 
 
-def _document_language(directory: Path) -> str:
+def _description(directory: Path) -> dict[str, Any]:
+    """What collection.json holds."""
     path = directory / "collection.json"
     if not path.is_file():
-        return "en"
+        return {"document_language": "en"}
     try:
-        return str(json.loads(path.read_text(encoding="utf-8"))["document_language"])
+        description = json.loads(path.read_text(encoding="utf-8"))
+        return {**description, "document_language": str(description["document_language"])}
     except (ValueError, KeyError, TypeError) as error:
         raise InputError(
             f"{path}: {error!r}", '{"document_language": "en"}', "repair or remove it"
@@ -127,7 +133,10 @@ def write(directory: Path, collection: Collection) -> None:
     """Write a collection in this layout, one qrels file and one English file per pair."""
     directory.mkdir(parents=True, exist_ok=True)
     _write_texts(directory / "docs.jsonl", collection.documents)
-    description = {"document_language": collection.pairs[0].split("-")[1]}
+    description = {
+        "document_language": collection.pairs[0].split("-")[1],
+        **write_additions(directory, collection),
+    }
     (directory / "collection.json").write_text(json.dumps(description) + "\n", encoding="utf-8")
     for pair, queries in collection.queries.items():
         language = pair.split("-")[0]
