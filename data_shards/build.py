@@ -36,7 +36,7 @@ from data_shards.held_out import HeldOutList, read_held_out
 from data_shards.identification import require_identifier, script_of
 from data_shards.opening import STDIN, is_local_file, require_file, sha256_of
 from data_shards.parallel import run_tasks
-from data_shards.partition import PairPlan, ShardTask, plan_pair
+from data_shards.partition import PairPartition, ShardTask, partition_pair
 from data_shards.readers import read_rows
 from data_shards.reports import matches
 from data_shards.rows import BitextInput, Row
@@ -186,8 +186,8 @@ def _build_alone(
     rules = ChunkRules(settings.cleaning, hashes, settings.dev_fraction)
     _write_runs(settings, workspace, rules, progress)
     pairs = dict.fromkeys(item.pair for item in settings.inputs)
-    plans = {
-        pair: plan_pair(
+    partitions = {
+        pair: partition_pair(
             pair,
             [item for item in settings.inputs if item.pair == pair],
             workspace.run_paths(pair),
@@ -197,15 +197,15 @@ def _build_alone(
         )
         for pair in pairs
     }
-    _write_shards(plans, settings, workspace, progress)
+    _write_shards(partitions, settings, workspace, progress)
     entries = {
-        pair: _pair_entry(pair, plan, settings, workspace, checksums)
-        for pair, plan in plans.items()
+        pair: _pair_entry(pair, partition, settings, workspace, checksums)
+        for pair, partition in partitions.items()
     }
     manifest = Manifest(workspace.fingerprint, settings.rules(), entries)
     write_manifest(settings.output, manifest)
     if report is not None:
-        runs = [open_run(path) for plan in plans.values() for path in plan.runs]
+        runs = [open_run(path) for partition in partitions.values() for path in partition.runs]
         for line in matches(runs, held_out, settings.cleaning.drop_patterns):
             report(line)
     forget_runs()
@@ -266,10 +266,15 @@ def write_shard_of_runs(root: Path, record: Path, task: ShardTask, run_paths: li
 
 
 def _write_shards(
-    plans: dict[str, PairPlan], settings: BuildSettings, workspace: Workspace, progress: bool
+    partitions: dict[str, PairPartition],
+    settings: BuildSettings,
+    workspace: Workspace,
+    progress: bool,
 ) -> None:
     """Second pass: the shards that a killed build has not left whole."""
-    listed = [(task, plan.runs) for plan in plans.values() for task in plan.tasks]
+    listed = [
+        (task, partition.runs) for partition in partitions.values() for task in partition.tasks
+    ]
     with tqdm(desc="writing", unit=" shards", total=len(listed), disable=not progress) as bar:
 
         def tasks() -> Iterator[tuple[Any, ...]]:
@@ -285,14 +290,14 @@ def _write_shards(
 
 def _pair_entry(
     pair: str,
-    plan: PairPlan,
+    partition: PairPartition,
     settings: BuildSettings,
     workspace: Workspace,
     checksums: dict[str, str],
 ) -> PairEntry:
     shards: dict[str, list[Shard]] = {split: [] for split in SPLITS}
     duplicates = 0
-    for task in plan.tasks:
+    for task in partition.tasks:
         record = workspace.record(task.name)
         if record is None:
             raise InputError(
@@ -302,7 +307,7 @@ def _pair_entry(
             )
         shards[task.split].append(Shard(**record["shard"]))
         duplicates += record["duplicates"]
-    dropped = plan.dropped + Counter({"duplicate": duplicates})
+    dropped = partition.dropped + Counter({"duplicate": duplicates})
     splits = {
         split: Split(sum(shard.num_pairs for shard in listed), listed)
         for split, listed in shards.items()
@@ -318,7 +323,7 @@ def _pair_entry(
     kept = sum(split.num_pairs for split in splits.values())
     by_reason = {reason: dropped[reason] for reason in REASONS if dropped[reason]}
     return PairEntry(
-        codes.source, codes.target, splits, sources, Counts(plan.read, kept, by_reason)
+        codes.source, codes.target, splits, sources, Counts(partition.read, kept, by_reason)
     )
 
 

@@ -1,4 +1,4 @@
-"""Decides which shards a pair becomes (`plan_pair`): ranges of its hashes of about equal counts.
+"""Decides which shards a pair becomes (`partition_pair`): ranges of its hashes of about equal counts.
 
 Hashes are uniform, so each shard is a random sample of the corpus and its order is random too:
 the first shuffle happens here, and duplicates always meet in one shard.
@@ -34,7 +34,7 @@ class ShardTask:
 
 
 @dataclass(frozen=True)
-class PairPlan:
+class PairPartition:
     """The runs of a pair and the shards to be made of them."""
 
     runs: list[Path]
@@ -43,14 +43,14 @@ class PairPlan:
     tasks: list[ShardTask]
 
 
-def plan_pair(
+def partition_pair(
     pair: str,
     inputs: Sequence[BitextInput],
     paths: list[Path],
     num_shards: int,
     pairs_per_shard: int,
     compression: str = "none",
-) -> PairPlan:
+) -> PairPartition:
     """Decide the shards of a pair from its runs.
 
     Args:
@@ -79,7 +79,7 @@ def plan_pair(
             tasks.append(
                 ShardTask(shard_name(pair, split, number, compression), split, first, last)
             )
-    return PairPlan(paths, read, dropped, tasks)
+    return PairPartition(paths, read, dropped, tasks)
 
 
 def _require_kept_rows(pair: str, inputs: Sequence[BitextInput], runs: list[Run]) -> None:

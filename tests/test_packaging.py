@@ -52,7 +52,8 @@ def test_the_wheel_works_outside_the_checkout(tmp_path):
         f"import sys; sys.path[:] = [{str(wheel)!r}] + "
         "[p for p in sys.path if p not in ('', '.') and 'source' not in p]; "
         "import distill; assert '.whl' in distill.__file__, distill.__file__; "
-        "from distill.evaluation.report.page import TEMPLATES; TEMPLATES.get_template('page.html'); "
+        "from distill.evaluation.report.page import TEMPLATES; "
+        "TEMPLATES.get_template('page.html'); "
         "from distill.__main__ import main; main(['export', '--help'])"
     )
     done = subprocess.run(

@@ -67,7 +67,7 @@ ALLOWED = {
             *("labelled", "negatives", "objectives", "stream"),
         )
     }
-    | {"distill.encoders.student_settings"},
+    | {"distill.encoders.student_settings", "distill.stream.places"},
     "distill.studies": KNOWN_TO_ALL
     | {"distill.evaluation", "distill.recipe", "distill.survival.stopping"},
     "distill.export": KNOWN_TO_ALL

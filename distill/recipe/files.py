@@ -20,6 +20,7 @@ import yaml
 from pydantic import TypeAdapter, ValidationError
 
 from distill.errors import InputError
+from distill.stream.places import redacted
 
 T = TypeVar("T")
 
@@ -63,7 +64,7 @@ def load_settings(
 
 def save_settings(settings: Any, path: Path) -> None:
     """Write settings as YAML that `load_settings` reads back, from any directory."""
-    text = yaml.safe_dump(plain_settings(settings), sort_keys=False, allow_unicode=True)
+    text = yaml.safe_dump(shown_settings(settings), sort_keys=False, allow_unicode=True)
     path.write_text(text, encoding="utf-8")
 
 
@@ -71,6 +72,18 @@ def plain_settings(settings: Any) -> dict[str, Any]:
     """Settings as the mappings, lists and scalars that a YAML file holds; paths absolute."""
     # JSON turns tuples and paths into what YAML writes plainly.
     return json.loads(json.dumps(asdict(settings), default=lambda path: str(path.absolute())))
+
+
+def shown_settings(settings: Any) -> dict[str, Any]:
+    """`plain_settings` as they are stored with a run and published with its student.
+
+    Places of shards are without what may be secret in them: passwords, queries, commands.
+    """
+    plain = plain_settings(settings)
+    data = plain.get("data")
+    if isinstance(data, dict) and isinstance(data.get("shards"), list):
+        data["shards"] = [redacted(place) for place in data["shards"]]
+    return plain
 
 
 def settings_hash(settings: Any) -> str:

@@ -13,7 +13,7 @@ from distill.encoders.directory import check_model_source, is_late_interaction
 from distill.errors import InputError
 from distill.evaluation.first_stage import import_bm25s
 from distill.labelled.examples import read_labelled_examples
-from distill.recipe.files import plain_settings, read_yaml
+from distill.recipe.files import read_yaml, shown_settings
 from distill.recipe.recipe import Recipe
 from distill.stream.settings import NO_EFFECT_ON_BATCHES
 from distill.tokens import Tokens
@@ -125,7 +125,7 @@ def _check_resumable(recipe: Recipe) -> None:
     world_size = int(os.environ.get("WORLD_SIZE", "1"))
     # In another world the micro-batch may change with it, so that the global batch does not.
     free = _SHAPE if state.world_size != world_size else frozenset()
-    stored, given = (directory / "config.yaml"), _binding(plain_settings(recipe), free)
+    stored, given = (directory / "config.yaml"), _binding(shown_settings(recipe), free)
     if stored.is_file():
         known = _binding(read_yaml(stored), free)
         changed = [
