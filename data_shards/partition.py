@@ -1,4 +1,4 @@
-"""Decides which shards a pair becomes (`partition_pair`): ranges of its hashes of about equal counts.
+"""Divides a pair into shards by ranges of hashes of about equal counts: `partition_pair`.
 
 Hashes are uniform, so each shard is a random sample of the corpus and its order is random too:
 the first shuffle happens here, and duplicates always meet in one shard.
