@@ -17,15 +17,16 @@ import yaml
 ROOT = Path(__file__).resolve().parent.parent
 #: What lies at the package's root: what is launched, and what every room may know.
 AT_THE_ROOT = {"__init__", "__main__", "train", "train_teacher"} | {
-    *("errors", "languages", "monitoring", "tokens"),
+    *("errors", "json_files", "languages", "monitoring", "tokens"),
 }
-KNOWN_TO_ALL = {"distill.errors", "distill.languages", "distill.tokens"}
+KNOWN_TO_ALL = {"distill.errors", "distill.json_files", "distill.languages", "distill.tokens"}
 
 #: Room → prefixes of the project's modules that it may import, besides itself. A setting's module
 #: (no torch) is listed by name where the room itself must not be known.
 ALLOWED = {
     "data_shards": KNOWN_TO_ALL,
     "distill.errors": set(),
+    "distill.json_files": {"distill.errors"},
     "distill.tokens": set(),
     "distill.languages": {"distill.errors"},
     "distill.monitoring": {"distill.distributed.collectives"},

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import argparse
 import os
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -37,6 +39,9 @@ from distill.evaluation.systems import (
     unencoded_index,
 )
 from distill.lexicons.model1 import learn_lexicon
+
+if TYPE_CHECKING:
+    from distill.encoders.pooled import Loaded
 
 
 @dataclass(frozen=True)
@@ -69,19 +74,7 @@ def evaluate(options: argparse.Namespace) -> None:
         )
         for path in options.collections
     ]
-    teacher = load(options.teacher, options.device) if options.teacher else None
-    students = {
-        name: load(Path(path), options.device)
-        for name, path in arguments.named("--student", options.student, "student").items()
-    }
-    if students and teacher is None:
-        if len(students) > 1:
-            raise InputError(
-                f"{len(students)} students without --teacher",
-                "the encoder of the documents",
-                "add --teacher DIR",
-            )
-        teacher = next(iter(students.values()))
+    teacher, students = _load_encoders(options)
     for collection in collections:
         _evaluate_collection(options, collection, teacher, students)
     if collectives.rank() == 0:
@@ -102,13 +95,38 @@ def _check_options(options: argparse.Namespace) -> None:
             )
 
 
-def load(path: Path, device: str) -> LoadedEncoder:
-    """Load an encoder directory in any layout that `distill.encoders.pooled` knows."""
-    from distill.encoders.pooled import load_any
+def _load_encoders(
+    options: argparse.Namespace,
+) -> tuple[LoadedEncoder | None, dict[str, LoadedEncoder]]:
+    """Teacher and students; a student alone encodes the documents too."""
+    sources = {
+        name: Path(path)
+        for name, path in arguments.named("--student", options.student, "student").items()
+    }
+    if not sources and options.teacher is None:
+        return None, {}
+    if options.teacher is None and len(sources) > 1:
+        raise InputError(
+            f"{len(sources)} students without --teacher",
+            "the encoder of the documents",
+            "add --teacher DIR",
+        )
+    from distill.encoders.pooled import load_together
 
-    model, text, key = load_any(path)
-    model = model.to(device).eval()
-    return LoadedEncoder(lambda tokens: model(tokens.input_ids, tokens.attention_mask), text, key)
+    first, loaded, notes = load_together(options.teacher, sources)
+    if collectives.rank() == 0:
+        print("".join(f"note: {note}\n" for note in notes), end="", file=sys.stderr)
+    students = {name: _on_device(encoder, options.device) for name, encoder in loaded.items()}
+    if first is None:
+        return next(iter(students.values())), students
+    return _on_device(first, options.device), students
+
+
+def _on_device(loaded: Loaded, device: str) -> LoadedEncoder:
+    model = loaded.model.to(device)
+    return LoadedEncoder(
+        lambda tokens: model(tokens.input_ids, tokens.attention_mask), loaded.text, loaded.key
+    )
 
 
 def _join_processes() -> None:

@@ -83,7 +83,7 @@ def build_searcher(options: argparse.Namespace) -> tuple[Searcher, list[str]]:
     from distill.evaluation.maxp import PassageSettings
     from distill.search.documents import read_documents
     from distill.search.index import require_pylate
-    from distill.search.searcher import Searcher, load_query_encoder
+    from distill.search.searcher import Searcher, load_query_encoders
 
     if options.depth < 1:
         raise InputError(f"--depth {options.depth}", "1 or more", "raise it")
@@ -97,15 +97,11 @@ def build_searcher(options: argparse.Namespace) -> tuple[Searcher, list[str]]:
         passages = PassageSettings(num_words=int(words), stride=int(stride))
     teacher_source, sources, languages = _sources(options)
     documents = read_documents(options.documents, passages)
-    teacher = load_query_encoder("teacher, zero-shot", teacher_source)
-    students = {
-        language: load_query_encoder(f"student {language}".strip(), source)
-        for language, source in sources.items()
-    }
+    teacher, students, notes = load_query_encoders(teacher_source, sources)
+    print("".join(f"note: {note}\n" for note in notes), end="", file=sys.stderr)
     searcher = Searcher(
         documents,
         teacher,
-        teacher_source,
         students,
         cache=options.cache,
         engine=options.engine,
