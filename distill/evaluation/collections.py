@@ -28,6 +28,8 @@ class Collection:
             bound `teacher_english`; empty where the collection has none.
         notes: what a reader should know (unjudged queries, empty documents, ids not in the
             collection), one sentence each; printed with the results.
+        without_own: leave out of a query's ranking the document of the same id (BEIR's
+            ``ignore_identical_ids``): the query itself, where queries are documents.
     """
 
     name: str
@@ -36,6 +38,7 @@ class Collection:
     qrels: dict[str, Qrels]
     english_queries: dict[str, Texts] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    without_own: bool = False
 
     @property
     def pairs(self) -> list[str]:
@@ -73,4 +76,5 @@ def select_pairs(collection: Collection, pairs: Iterable[str]) -> Collection:
         {pair: collection.qrels.get(pair, {}) for pair in pairs},
         {pair: english[pair] for pair in pairs if pair in english},
         list(collection.notes),
+        collection.without_own,
     )

@@ -15,7 +15,7 @@ import torch
 from distill.distributed import collectives
 from distill.embedding.encoding import Encode
 from distill.encoders.text import TextEncoder
-from distill.errors import InputError
+from distill.errors import InputError, printable
 from distill.evaluation import arguments
 from distill.evaluation.collection_loading import load_collection
 from distill.evaluation.collections import Collection, Texts
@@ -30,7 +30,7 @@ from distill.evaluation.report.page import load_steps, write_page
 from distill.evaluation.report.table import format_table
 from distill.evaluation.report.tables import compare_systems, comparison_lines, write_tables
 from distill.evaluation.results import Result
-from distill.evaluation.runs import Ranking, Run, read_run
+from distill.evaluation.runs import Ranking, Run, read_run, strangers
 from distill.evaluation.systems import (
     DocumentIndex,
     FinishedRuns,
@@ -71,6 +71,8 @@ def evaluate(options: argparse.Namespace) -> None:
             document_language=options.document_language,
             query_language=options.query_language,
             strict=not options.lenient,
+            split=options.split,
+            without_own=options.ignore_identical_ids,
         )
         for path in options.collections
     ]
@@ -115,7 +117,7 @@ def _load_encoders(
 
     first, loaded, notes = load_together(options.teacher, sources)
     if collectives.rank() == 0:
-        print("".join(f"note: {note}\n" for note in notes), end="", file=sys.stderr)
+        print("".join(f"note: {printable(note)}\n" for note in notes), end="", file=sys.stderr)
     students = {name: _on_device(encoder, options.device) for name, encoder in loaded.items()}
     if first is None:
         return next(iter(students.values())), students
@@ -268,7 +270,12 @@ def _read_runs(collection: Collection, pattern: str) -> dict[str, Run]:
             "{pair} in the file name",
             "write for example runs/bm25.{pair}.run, or choose one pair with --pairs",
         )
-    return {pair: read_run(Path(pattern.replace("{pair}", pair))) for pair in collection.pairs}
+    runs = {pair: read_run(Path(pattern.replace("{pair}", pair))) for pair in collection.pairs}
+    for pair, run in runs.items():
+        collection.notes += [
+            f"{pattern}, {pair}: {note}" for note in strangers(collection, pair, run)
+        ]
+    return runs
 
 
 def _report(
@@ -283,7 +290,7 @@ def _report(
     names = [result["system"] for result in results]
     print(format_table(results, measures))
     for note in collection.notes:
-        print(f"note: {note}")
+        print(f"note: {printable(note)}")
     baseline = options.baseline or names[0]
     if baseline not in names:
         raise InputError(f"--baseline {baseline}", f"one of {', '.join(names)}", "choose one")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -16,7 +17,7 @@ from distill.embedding.embedding_cache import EmbeddingCache
 from distill.encoders.pooled import load_together
 from distill.encoders.text import TextEncoder
 from distill.search.documents import Document
-from distill.search.index import ExactIndex, Index, PlaidIndex
+from distill.search.index import ExactIndex, Index, PlaidIndex, enough_for_plaid
 from distill.search.matching import Match, marked_parts, match_tokens
 
 
@@ -126,6 +127,13 @@ class Searcher:
         )
         exact = ExactIndex(segments, places)
         if engine == "exact":
+            return exact
+        if not enough_for_plaid(segments, len(self.documents)):
+            print(
+                f"note: {len(self.documents)} documents are too few for PLAID's clusters: exact "
+                "search instead",
+                file=sys.stderr,
+            )
             return exact
         folder = (cache or Path(".")) / "plaid"
         return PlaidIndex(exact, len(self.documents), folder)

@@ -52,6 +52,27 @@ def read_qrels(path: Path) -> Qrels:
     return qrels
 
 
+def merge_qrels(paths: Iterable[Path]) -> Qrels:
+    """Judgments of several files; a query may stand in more than one.
+
+    Raises:
+        InputError: see `read_qrels`; a document that two files judge differently.
+    """
+    merged: Qrels = {}
+    for path in paths:
+        for query, judgments in read_qrels(path).items():
+            known = merged.setdefault(query, {})
+            for document, relevance in judgments.items():
+                if known.setdefault(document, relevance) != relevance:
+                    raise InputError(
+                        f"{path}: query {query}, document {document} is {relevance}, and "
+                        f"{known[document]} in another file",
+                        "one judgment each",
+                        "leave only the qrels of one task in the folder",
+                    )
+    return merged
+
+
 def write_qrels(path: Path, qrels: Mapping[str, Mapping[str, int]]) -> None:
     """Write judgments in TREC's four columns."""
     path.write_text("".join(_lines(qrels)), encoding="utf-8")
