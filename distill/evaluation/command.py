@@ -202,10 +202,12 @@ def _lexical_systems(
     if not options.bm25 and not translations:
         return systems
     index = BM25Index(collection.documents)
+    # One more, where a query's own document is left out.
+    depth = options.depth + collection.without_own
     if options.bm25:
-        systems.append(FinishedRuns("bm25", bm25_runs(collection, index, depth=options.depth)))
+        systems.append(FinishedRuns("bm25", bm25_runs(collection, index, depth=depth)))
     if translations:
-        runs = bm25_runs(collection, index, translations, options.depth)
+        runs = bm25_runs(collection, index, translations, depth)
         systems.append(FinishedRuns("bm25_translated", runs))
         if teacher is not None:
             systems.append(

@@ -10,10 +10,10 @@ import pytrec_eval
 import torch
 from transformers import BertConfig, BertModel
 
+from distill.embedding import cached_encoding
 from distill.encoders.late_interaction import LateInteractionEncoder
 from distill.encoders.maxsim import maxsim_scores
 from distill.errors import InputError
-from distill.embedding import cached_encoding
 from distill.evaluation.collection_loading import load_collection
 from distill.evaluation.evaluate import evaluate_systems, training_untouched
 from distill.evaluation.report.table import format_table

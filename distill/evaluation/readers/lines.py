@@ -75,7 +75,7 @@ def text_field(record: dict[str, Any], key: str, where: str) -> str:
     value = record.get(key)
     if isinstance(value, bool) or not isinstance(value, str | int):
         raise InputError(
-            f"{where}: {key!r} is {str(value)[:40]!r}", "a string", f"give {key} a string"
+            f"{where}: {key!r} is {repr(value)[:40]}", "a string", f"give {key} a string"
         )
     text = str(value)
     broken = next((sign for sign in text if "\ud800" <= sign <= "\udfff"), None)

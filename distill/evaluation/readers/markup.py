@@ -97,12 +97,12 @@ def decode(path: Path, notes: list[str]) -> str:
             ASCII, as in KOI8-R or GBK, or it is UTF-16.
     """
     raw = whole_file(path)
+    if b"\0" in raw[:4096]:
+        raise InputError(f"{path}: zero bytes", "text in UTF-8", _remedy(path, "UTF-16"))
     try:
         return raw.decode("utf-8-sig")
     except UnicodeDecodeError:
         pass
-    if b"\0" in raw[:4096]:
-        raise InputError(f"{path}: zero bytes", "text in UTF-8", _remedy(path, "UTF-16"))
     lines, foreign = [], []
     for line in raw.splitlines(keepends=True):
         try:
