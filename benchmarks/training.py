@@ -69,7 +69,7 @@ def write_backbone(directory: Path, hidden: int, layers: int, words: int) -> Non
 
 def make_pairs(backbone: Path, num_pairs: int, length: int) -> list[tuple[str, str]]:
     """Sentences of words that are one token each, as many as fit: no contender gets less text."""
-    tokenizer = AutoTokenizer.from_pretrained(backbone)
+    tokenizer = AutoTokenizer.from_pretrained(backbone, trust_remote_code=False)
     words = []
     for token, number in sorted(tokenizer.get_vocab().items(), key=lambda item: item[1]):
         word = token.lstrip("▁")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -49,6 +50,24 @@ def require_above(limit: float, name: str, value: float) -> None:
         raise InputError(f"{name}: {value}", f"more than {limit}", "raise it")
 
 
+#: What a terminal acts on instead of showing it: controls, and turns of the writing direction.
+_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+
+
+def printable(text: str, keep: str = "") -> str:
+    """A text that somebody else wrote, for a terminal: control characters as ``\\x1b``.
+
+    Args:
+        keep: controls that stay, such as line ends.
+    """
+
+    def escaped(match: re.Match[str]) -> str:
+        sign = match[0]
+        return sign if sign in keep else sign.encode("unicode_escape").decode("ascii")
+
+    return _CONTROL.sub(escaped, text)
+
+
 @contextmanager
 def one_line_errors() -> Iterator[None]:
     """End the process with one line and `EXIT_BAD_INPUT` on an `InputError`.
@@ -63,5 +82,5 @@ def one_line_errors() -> Iterator[None]:
         rank, world_size = os.environ.get("RANK", "0"), int(os.environ.get("WORLD_SIZE", "1"))
         if error.rank is None or str(error.rank) == rank:
             where = f" (rank {rank} of {world_size})" if world_size > 1 else ""
-            print(f"error{where}: {error}", file=sys.stderr, flush=True)
+            print(f"error{where}: {printable(str(error))}", file=sys.stderr, flush=True)
         sys.exit(EXIT_BAD_INPUT)

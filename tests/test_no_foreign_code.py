@@ -15,6 +15,7 @@ SOURCES = [
 ]
 #: Calls that run what they are given, or write where an archive says.
 FORBIDDEN_CALLS = {"eval", "exec", "os.system", "os.popen", "extractall", "pickle.load"}
+FORBIDDEN_CALLS |= {"pipeline", "transformers.pipeline", "torch.hub.load"}
 FORBIDDEN_VALUES = {
     "shell": True,
     "weights_only": False,
@@ -29,9 +30,27 @@ def name_of(function: ast.expr) -> str:
     return function.id if isinstance(function, ast.Name) else ""
 
 
+#: transformers' loaders: without the keyword they ask on the terminal, and a "y" runs code.
+LOADERS = {"from_pretrained", "from_config"}
+
+
+def refuses_code(call: ast.Call) -> bool:
+    """Whether a call says ``trust_remote_code=False``, as it stands there and not by a variable."""
+    return any(
+        keyword.arg == "trust_remote_code"
+        and isinstance(keyword.value, ast.Constant)
+        and keyword.value.value is False
+        for keyword in call.keywords
+    )
+
+
 def findings(source: str) -> list[str]:
     found = []
-    for node in ast.walk(ast.parse(source)):
+    nodes = list(ast.walk(ast.parse(source)))
+    careful = {id(node.func) for node in nodes if isinstance(node, ast.Call) and refuses_code(node)}
+    for node in nodes:
+        if isinstance(node, ast.Attribute) and node.attr in LOADERS and id(node) not in careful:
+            found.append(f"line {node.lineno}: {node.attr} without trust_remote_code=False")
         if not isinstance(node, ast.Call):
             continue
         name = name_of(node.func)
@@ -59,6 +78,10 @@ def test_no_file_runs_what_it_reads(path):
         "torch.load(path)",
         "torch.load(path, weights_only=False)",
         "AutoModel.from_pretrained(name, trust_remote_code=True)",
+        "AutoTokenizer.from_pretrained(name)",
+        "AutoConfig.from_pretrained(name, trust_remote_code=trust)",
+        "load = AutoModel.from_pretrained",
+        "transformers.pipeline('fill-mask')",
         "tarfile.open(path).extractall(folder)",
         "numpy.load(path, allow_pickle=True)",
     ],

@@ -17,9 +17,11 @@ import yaml
 ROOT = Path(__file__).resolve().parent.parent
 #: What lies at the package's root: what is launched, and what every room may know.
 AT_THE_ROOT = {"__init__", "__main__", "train", "train_teacher"} | {
-    *("checksums", "errors", "languages", "monitoring", "tokens"),
+    *("checksums", "errors", "json_files", "languages", "monitoring", "tokens"),
 }
-KNOWN_TO_ALL = {f"distill.{name}" for name in ("checksums", "errors", "languages", "tokens")}
+KNOWN_TO_ALL = {
+    f"distill.{name}" for name in ("checksums", "errors", "json_files", "languages", "tokens")
+}
 
 #: How ranks speak to each other.
 RANKS = ("distill.distributed.collectives", "distill.distributed.agreement")
@@ -30,6 +32,7 @@ ALLOWED = {
     "data_shards": KNOWN_TO_ALL,
     "distill.checksums": set(),
     "distill.errors": set(),
+    "distill.json_files": {"distill.errors"},
     "distill.tokens": set(),
     "distill.languages": {"distill.errors"},
     "distill.monitoring": {"distill.distributed.collectives"},

@@ -9,33 +9,41 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import asdict, replace
+import re
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
-from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
-from transformers import AutoModel, AutoTokenizer
-from transformers.utils import logging as transformers_logging
 
+from distill.encoders.backbone import (
+    load_backbone,
+    load_config,
+    load_tokenizer,
+    quiet_transformers,
+    within_positions,
+)
 from distill.encoders.late_interaction import LateInteractionEncoder
 from distill.encoders.layouts import (
     DENSE,
     SETTINGS_FILE,
-    STANFORD_FILE,
     Layout,
     local_directory,
     read_layout,
 )
+from distill.encoders.markers import add_markers, own_settings
+from distill.encoders.modules import read_modules
 from distill.encoders.projection import fresh_projection, identity_projection, read_projection
 from distill.encoders.settings import PLAIN_TEXT, TextSettings
-from distill.encoders.text import TextEncoder, missing_markers
+from distill.encoders.text import TextEncoder
 from distill.errors import InputError
 
+#: Suffixes of files that vectors depend on: weights, settings, vocabularies, ColBERT's metadata.
+_HASHED = {".safetensors", ".bin", ".json", ".txt", ".model", ".spm", ".vocab", ".tiktoken"}
+_HASHED |= {".metadata", ".jinja"}
+#: A late-interaction model's projection among a backbone's weights, as its authors name it.
+_PROJECTION = re.compile(r"^(linear|projection|projector|\w*proj)\.")
 _IDENTITY = "torch.nn.modules.linear.Identity"
 
 
@@ -47,7 +55,7 @@ def check_model_source(source: str, where: str, allow_downloads: bool) -> None:
     """
     path = Path(source)
     if path.is_dir():
-        if not (path / "config.json").is_file():
+        if not ((path / "config.json").is_file() or (path / "modules.json").is_file()):
             raise InputError(
                 f"{where}: directory {source} has no config.json",
                 "a transformers or late-interaction model directory",
@@ -93,100 +101,37 @@ def load_encoder(
     """
     check_model_source(source, "model", allow_downloads)
     layout = read_layout(local_directory(source, allow_downloads))
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(layout.path, local_files_only=True)
-        backbone = _load_backbone(layout)
-    except (OSError, ValueError, KeyError, SafetensorError, RuntimeError) as error:
-        if isinstance(error, InputError):
-            raise
-        first_line = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
-        raise InputError(
-            f"model {source}: {first_line}",
-            "a complete model directory with config, weights and tokenizer",
-            "make or copy the model again",
-        ) from error
+    tokenizer = load_tokenizer(layout.transformer, layout.lower_case)
+    backbone, others = load_backbone(layout.transformer)
     hidden = backbone.config.hidden_size
     if layout.settings is not None:
-        settings = settings or with_markers(layout.settings, tokenizer)
+        settings = settings or own_settings(layout, tokenizer)
         projection = read_projection(layout, hidden)
-    elif bare == "identity":
-        settings = settings or PLAIN_TEXT
-        projection = identity_projection(hidden)
     else:
-        settings = settings or TextSettings()
-        projection = fresh_projection(hidden, embedding_dimension, seed)
-        _add_markers(tokenizer, backbone, settings)
+        _refuse_projection(layout, others)
+        settings = settings or (PLAIN_TEXT if bare == "identity" else TextSettings())
+        if bare == "identity":
+            projection = identity_projection(hidden)
+        else:
+            projection = fresh_projection(hidden, embedding_dimension, seed)
+            add_markers(tokenizer, backbone, settings)
+    settings = within_positions(settings, backbone.config, source)
     return LateInteractionEncoder(backbone, projection), TextEncoder(tokenizer, settings)
 
 
-@contextmanager
-def _quiet_transformers() -> Iterator[None]:
-    """No bars, and no report that counts a dropped pooler as a problem."""
-    verbosity = transformers_logging.get_verbosity()
-    progress = transformers_logging.is_progress_bar_enabled()
-    transformers_logging.set_verbosity_error()
-    transformers_logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        transformers_logging.set_verbosity(verbosity)
-        if progress:
-            transformers_logging.enable_progress_bar()
+def _refuse_projection(layout: Layout, others: list[str]) -> None:
+    """Refuse a directory that calls itself bare but whose weights hold a projection.
 
-
-def _load_backbone(layout: Layout) -> Any:
-    with _quiet_transformers():
-        backbone, report = AutoModel.from_pretrained(
-            layout.path,
-            local_files_only=True,
-            trust_remote_code=False,
-            dtype=torch.float32,
-            output_loading_info=True,
-        )
-    missing = sorted(
-        key
-        for key in report["missing_keys"]
-        if not key.startswith("pooler.") and "position_ids" not in key
-    )
-    if missing:
-        raise InputError(
-            f"{layout.path}: weights without {missing[0]} and {len(missing) - 1} more",
-            f"all of a {backbone.config.model_type} model",
-            "copy the model again",
-        )
-    return backbone
-
-
-def with_markers(settings: TextSettings, tokenizer: Any) -> TextSettings:
-    """Turn a prompt that is one entry of the vocabulary into a marker.
-
-    MultiVectorEncoder writes both as prompts: "[Q] " or "[unused0] ", which is one token, and
-    "query: ", which is text.
+    Raises:
+        InputError: weights of that kind beside the backbone's.
     """
-    vocabulary = tokenizer.get_vocab()
-    changes = {}
-    for side in ("query", "document"):
-        prompt = getattr(settings, f"{side}_prompt")
-        token = next((form for form in (prompt, prompt.strip()) if form in vocabulary), None)
-        if token:
-            changes.update({f"{side}_prompt": "", f"{side}_prefix": token})
-    return replace(settings, **changes)
-
-
-def _add_markers(tokenizer: Any, backbone: Any, settings: TextSettings) -> None:
-    words = {settings.query_prefix: "query", settings.document_prefix: "document"}
-    missing = missing_markers(tokenizer, settings)
-    if not missing:
-        return
-    tokenizer.add_tokens(missing)
-    table = backbone.get_input_embeddings().weight
-    if len(tokenizer) > table.shape[0]:
-        backbone.resize_token_embeddings(len(tokenizer), mean_resizing=False)
-        table = backbone.get_input_embeddings().weight
-    with torch.no_grad():
-        for prefix in missing:
-            pieces = tokenizer(words[prefix], add_special_tokens=False)["input_ids"]
-            table[tokenizer.convert_tokens_to_ids(prefix)] = table[pieces].mean(dim=0)
+    own = [name for name in others if name.endswith(".weight") and _PROJECTION.search(name)]
+    if own:
+        raise InputError(
+            f"model {layout.path}: weights {own[0]}, and no file that says what they are for",
+            "a bare encoder, or a late-interaction model with artifact.metadata or modules.json",
+            "add the file of the layout that it was written in",
+        )
 
 
 def read_text_settings(source: str, allow_downloads: bool = False) -> TextSettings:
@@ -196,14 +141,9 @@ def read_text_settings(source: str, allow_downloads: bool = False) -> TextSettin
         InputError: a bare backbone, which has none.
     """
     layout = read_layout(local_directory(source, allow_downloads))
-    if layout.settings is None:
-        raise InputError(
-            f"{source}: a bare backbone", "a late-interaction model", "train one from it first"
-        )
-    if layout.settings.query_prompt or layout.settings.document_prompt:
-        tokenizer = AutoTokenizer.from_pretrained(layout.path, local_files_only=True)
-        return with_markers(layout.settings, tokenizer)
-    return layout.settings
+    tokenizer = load_tokenizer(layout.transformer, layout.lower_case)
+    settings = own_settings(layout, tokenizer)
+    return within_positions(settings, load_config(layout.transformer), source)
 
 
 def save_encoder(
@@ -230,7 +170,7 @@ def save_encoder(
         for key, tensor in state.items()
         if key.startswith("backbone.") and not key.startswith("backbone.pooler.")
     }
-    with _quiet_transformers():
+    with quiet_transformers():
         model.backbone.save_pretrained(  # type: ignore[operator]
             directory, state_dict=backbone_state
         )
@@ -286,14 +226,30 @@ def _write_json(path: Path, value: dict[str, Any]) -> None:
     path.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
+#: Files that no vector depends on, though their kind suggests it.
+_NOT_HASHED = {"readme.txt", "license.txt", "requirements.txt", "trainer_state.json"}
+
+
 def encoder_hash(source: str | Path) -> str:
-    """SHA-256 over the weights, tokenizer and settings of a local directory: a model's identity."""
+    """SHA-256 over all that a local model's vectors depend on: its identity.
+
+    That is every file of weights, settings, vocabulary or metadata in the directory and in those
+    of its modules; other runtimes' copies of the weights (``onnx/``) are no modules.
+    """
+    root = Path(source)
+    folders = {root, *root.glob("[0-9]*_*")}
+    if root.is_dir():
+        folders |= {module.path for module in read_modules(root)}
+    paths = {
+        path
+        for folder in folders
+        for path in folder.glob("*")
+        if path.suffix in _HASHED and path.name.lower() not in _NOT_HASHED and path.is_file()
+    }
     digest = hashlib.sha256()
-    names = ["*.safetensors", "1_Dense/*.safetensors", "tokenizer.json", "config*.json", "*.bin"]
-    names += [STANFORD_FILE, "[2-9]_Dense/*.safetensors"]
-    paths = sorted({path for name in names for path in Path(source).glob(name)})
-    for path in paths:
-        digest.update(str(path.relative_to(source)).encode())
+    for path in sorted(paths):
+        # Names end and sizes stand before contents: no file's bytes can pass for another's name.
+        digest.update(f"{path.relative_to(root)}\0{path.stat().st_size}\0".encode())
         with path.open("rb") as file:
             while block := file.read(1 << 22):
                 digest.update(block)

@@ -16,6 +16,7 @@ from torch.nn import functional
 from distill.encoders.late_interaction import LateInteractionEncoder
 from distill.encoders.projection import linear
 from distill.encoders.text import TextEncoder
+from distill.errors import InputError
 from distill.tokens import Tokens
 
 _WORD = re.compile(r"\w+|[^\w\s]")
@@ -47,7 +48,17 @@ def fit_projection(
 
     Returns:
         (projection (H, D) without bias, mean cosine of fitted and wanted words). No gradient.
+
+    Raises:
+        InputError: a tokenizer that does not tell which characters a token covers.
     """
+    for text in (student_text, teacher_text):
+        if not text.has_offsets:
+            raise InputError(
+                f"student.projection: least_squares with {type(text.tokenizer).__name__}",
+                "tokenizers that tell which characters a token covers (tokenizer.json)",
+                "set student.projection=fresh, or use a model with such a tokenizer",
+            )
     student.eval()
     teacher.eval()
     hidden = student.projection.in_features

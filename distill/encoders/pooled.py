@@ -1,90 +1,140 @@
-"""Loads an encoder directory in any of the field's layouts (`load_any`).
+"""Loads the encoders that evaluation and search take, from any directory of this field: `load_any`.
 
 - late interaction, in the layouts that the encoders' room reads
 - sentence-transformers' SentenceTransformer: one pooled vector per text, which MaxSim scores too
+- a bare encoder: its own hidden states, as training reads a bare teacher
+
+Shapes: B texts, N tokens, H hidden width, D embedding dimension.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch.nn import functional
-from transformers import AutoModel, AutoTokenizer
+from torch import nn
 
-from distill.encoders.directory import encoder_hash, load_encoder
+from distill.encoders.backbone import load_backbone, load_tokenizer, within_positions
+from distill.encoders.directory import check_model_source, encoder_hash, load_encoder
+from distill.encoders.layouts import SETTINGS_FILE, Layout, read_layout
+from distill.encoders.modules import longest_text, transformer_settings
+from distill.encoders.pooling import PooledEncoder, read_pooling
 from distill.encoders.settings import TextSettings
 from distill.encoders.text import TextEncoder
 from distill.errors import InputError
+from distill.json_files import read_json
 from distill.tokens import Tokens
 
 
-def load_any(path: Path) -> tuple[nn.Module, TextEncoder, str]:
+def load_any(path: Path, pooled: bool = True) -> tuple[nn.Module, TextEncoder, str]:
     """Load an encoder and its identity.
 
+    Args:
+        pooled: give a sentence-transformers model its pooled vector; otherwise its hidden states,
+            one vector a token, which is what a student learns from it.
+
     Returns:
-        (module called with input_ids and attention_mask, its tokeniser, hash of the files). A bare
-        backbone gets the encoders' room's fresh projection.
+        (module called with input_ids and attention_mask, its tokeniser, hash of the files).
 
     Raises:
         InputError: the directory has no known layout, or lacks a file of it.
     """
-    modules = _read_json(path / "modules.json") if (path / "modules.json").is_file() else []
-    kinds = [str(module.get("type", "")).rsplit(".", 1)[-1] for module in modules]
-    if "Pooling" in kinds:
-        pooling = path / str(modules[kinds.index("Pooling")]["path"]) / "config.json"
-        pooled, pooled_text = _load_pooled(path, pooling)
-        return pooled, pooled_text, encoder_hash(path)
-    model, text = load_encoder(str(path))
-    return model, text, encoder_hash(path)
+    check_model_source(str(path), "model", allow_downloads=False)
+    layout = read_layout(path)
+    key = encoder_hash(path)
+    if layout.pooling and pooled:
+        model, text = _load_pooled(layout)
+        return model, text, f"{key} pooled"
+    encoder, tokens = load_encoder(str(path), bare="identity")
+    return encoder, tokens, key
 
 
-class PooledEncoder(nn.Module):
-    """A single-vector encoder in late interaction's terms: its vector stands at the first token.
+@dataclass(frozen=True)
+class Loaded:
+    """An encoder of a directory: model in evaluation mode, tokeniser, identity, its directory."""
 
-    Args:
-        backbone: a transformers encoder.
-        mode: ``mean`` over attended tokens, ``cls`` or ``max``.
+    model: nn.Module
+    text: TextEncoder
+    key: str
+    source: Path
+
+    @property
+    def embedding_dimension(self) -> int:
+        """D of its vectors."""
+        return int(self.model.embedding_dimension)  # type: ignore[arg-type]
+
+
+def load_together(
+    teacher: Path | None, students: Mapping[str, Path]
+) -> tuple[Loaded | None, dict[str, Loaded], list[str]]:
+    """Load a teacher, which encodes the documents, and the students that search among them.
+
+    A student with token vectors learned them from the teacher's, so beside one a
+    sentence-transformers teacher is read as training reads it: unpooled.
+
+    Returns:
+        (teacher, name → student, notes on how directories were read).
+
+    Raises:
+        InputError: a directory that cannot be read, or vectors that cannot be compared with the
+            teacher's.
     """
+    sources = [*students.values(), *([teacher] if teacher is not None else [])]
+    for source in sources:
+        check_model_source(str(source), "model", allow_downloads=False)
+    pools = {source: bool(read_layout(source).pooling) for source in sources}
+    unpooled = any(not pools[source] for source in students.values())
+    loaded = {name: _load(source) for name, source in students.items()}
+    if teacher is None:
+        return None, loaded, _notes(sources)
+    notes = _notes(sources)
+    if pools[teacher] and unpooled:
+        notes.append(
+            f"{teacher} is read as training reads it, token by token: the student's vectors are"
+        )
+    first = _load(teacher, pooled=not unpooled)
+    for name, student in loaded.items():
+        if pools[students[name]] and not (pools[teacher] and not unpooled):
+            raise InputError(
+                f"student {students[name]}: one vector a text",
+                f"token vectors, as those of {teacher}",
+                "give it its own teacher, or evaluate it alone",
+            )
+        if student.embedding_dimension != first.embedding_dimension:
+            raise InputError(
+                f"student {students[name]}: vectors of {student.embedding_dimension}",
+                f"the {first.embedding_dimension} of teacher {teacher}",
+                "use the teacher that the student was distilled from",
+            )
+    return first, loaded, notes
 
-    def __init__(self, backbone: nn.Module, mode: str) -> None:
-        super().__init__()
-        self.backbone, self.mode = backbone, mode
 
-    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        """(B, N, D): the text's unit vector at every token; only the first one scores."""
-        hidden_BNH = self.backbone(
-            input_ids=input_ids, attention_mask=attention_mask
-        ).last_hidden_state.float()
-        mask_BN1 = attention_mask.unsqueeze(-1).to(hidden_BNH.dtype)
-        if self.mode == "cls":
-            pooled_BH = hidden_BNH[:, 0]
-        elif self.mode == "max":
-            pooled_BH = hidden_BNH.masked_fill(mask_BN1 == 0, -torch.inf).amax(dim=1)
-        else:
-            pooled_BH = (hidden_BNH * mask_BN1).sum(dim=1) / mask_BN1.sum(dim=1).clamp(min=1)
-        unit_BH = functional.normalize(pooled_BH, dim=-1)
-        return unit_BH.unsqueeze(1).expand(-1, hidden_BNH.shape[1], -1)
+def _load(source: Path, pooled: bool = True) -> Loaded:
+    model, text, key = load_any(source, pooled)
+    return Loaded(model.eval().requires_grad_(False), text, key, source)
+
+
+def _notes(sources: Sequence[Path]) -> list[str]:
+    """What a reader should know of directories that say less than a late-interaction model."""
+    layouts = {source: read_layout(source) for source in dict.fromkeys(sources)}
+    return [
+        f"{source} is a bare encoder: its own hidden states, without markers or projection"
+        for source, layout in layouts.items()
+        if layout.kind == "bare" and not layout.pooling
+    ]
 
 
 class PooledTextEncoder(TextEncoder):
-    """Tokenises with prompts in front; one token of each text scores."""
-
-    def __init__(self, tokenizer: Any, settings: TextSettings, prompts: dict[str, str]) -> None:
-        super().__init__(tokenizer, settings)
-        self.prompts = prompts
+    """Tokenises as any other; one token of each text scores, since it has one vector."""
 
     def queries(self, texts: Sequence[str]) -> Tokens:
-        prompt = self.prompts.get("query") or ""
-        return _first_scores(super().queries([prompt + text for text in texts]))
+        return _first_scores(super().queries(texts))
 
     def documents(self, texts: Sequence[str]) -> Tokens:
-        prompt = self.prompts.get("document") or self.prompts.get("passage") or ""
-        return _first_scores(super().documents([prompt + text for text in texts]))
+        return _first_scores(super().documents(texts))
 
 
 def _first_scores(tokens: Tokens) -> Tokens:
@@ -93,38 +143,47 @@ def _first_scores(tokens: Tokens) -> Tokens:
     return Tokens(tokens.input_ids, tokens.attention_mask, scoring, tokens.content_mask)
 
 
-def _load_pooled(path: Path, pooling: Path) -> tuple[PooledEncoder, PooledTextEncoder]:
-    """A SentenceTransformer: transformer, pooling, optionally normalisation (cosine is used)."""
-    record = _read_json(pooling)
-    mode = record.get("pooling_mode") or next(
-        (
-            name
-            for name, key in (("cls", "cls_token"), ("max", "max_tokens"), ("mean", "mean_tokens"))
-            if record.get(f"pooling_mode_{key}")
+def _load_pooled(layout: Layout) -> tuple[PooledEncoder, PooledTextEncoder]:
+    """A SentenceTransformer: transformer, pooling, and the modules after it."""
+    path = layout.path
+    stored = read_json(path / SETTINGS_FILE, dict, default={})
+    query, document = _prompts(stored, path / SETTINGS_FILE)
+    tokenizer = load_tokenizer(layout.transformer, layout.lower_case)
+    backbone, _ = load_backbone(layout.transformer)
+    length = longest_text(layout.transformer, transformer_settings(layout.transformer))
+    settings = within_positions(
+        TextSettings(
+            query_prefix="",
+            document_prefix="",
+            query_prompt=query,
+            document_prompt=document,
+            query_length=length,
+            document_length=length,
+            skiplist_words=(),
         ),
-        None,
+        backbone.config,
+        path,
     )
-    if mode not in ("mean", "cls", "max"):
-        raise InputError(f"{pooling}: pooling {mode!r}", "mean, cls or max", "use another model")
-    length = 512
-    if (path / "sentence_bert_config.json").is_file():
-        length = int(_read_json(path / "sentence_bert_config.json").get("max_seq_length") or 512)
-    settings = TextSettings(
-        query_prefix="",
-        document_prefix="",
-        query_length=length,
-        document_length=length,
-        skiplist_words=(),
+    encoder = read_pooling(
+        layout.pooling,
+        backbone,
+        has_prompts=bool(query or document),
+        similarity=stored.get("similarity_fn_name"),
     )
-    stored = path / "config_sentence_transformers.json"
-    prompts = (_read_json(stored).get("prompts") or {}) if stored.is_file() else {}
-    tokenizer = AutoTokenizer.from_pretrained(path, local_files_only=True)
-    backbone = AutoModel.from_pretrained(path, local_files_only=True, dtype=torch.float32)
-    return PooledEncoder(backbone, mode), PooledTextEncoder(tokenizer, settings, prompts)
+    return encoder, PooledTextEncoder(tokenizer, settings)
 
 
-def _read_json(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, json.JSONDecodeError) as error:
-        raise InputError(f"{path}: {error}", "a JSON file", "copy the model again") from error
+def _prompts(stored: dict[str, Any], file: Path) -> tuple[str, str]:
+    """What sentence-transformers puts in front of a query and of a document.
+
+    Raises:
+        InputError: prompts that are no strings.
+    """
+    prompts = stored.get("prompts") or {}
+    if not isinstance(prompts, dict) or not all(isinstance(text, str) for text in prompts.values()):
+        raise InputError(f"{file}: prompts", "names and strings", "copy the model again")
+    default: str = prompts.get(str(stored.get("default_prompt_name")), "")
+    document = next(
+        (prompts[name] for name in ("document", "passage", "corpus") if name in prompts), default
+    )
+    return prompts.get("query", default), document

@@ -5,9 +5,9 @@ Shapes: H hidden width of the backbone, D embedding dimension.
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Any
+from pickle import UnpicklingError
+from zipfile import is_zipfile
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from distill.encoders.layouts import Layout
 from distill.errors import InputError
+from distill.json_files import read_json
 
 _IDENTITIES = {None, "torch.nn.modules.linear.Identity", "torch.nn.Identity"}
 
@@ -89,22 +90,15 @@ def projection_width(layout: Layout) -> int | None:
 
 def _affine(folder: Path) -> tuple[Tensor, Tensor | None]:
     """(weight (out, in), bias (out,) or None) of a Dense module's directory."""
-    config: dict[str, Any] = {}
-    if (folder / "config.json").is_file():
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    config = read_json(folder / "config.json", dict, default={})
     if config.get("activation_function") not in _IDENTITIES:
         raise InputError(
             f"projection {folder}: activation {config['activation_function']}",
             "a linear projection",
             "use a model without an activation after its projection",
         )
-    try:
-        state = _read_state(folder)
-        weight, bias = state["linear.weight"].float(), state.get("linear.bias")
-    except KeyError as error:
-        raise InputError(
-            f"projection {folder}: no {error}", "linear.weight (D, H)", "make the model again"
-        ) from error
+    state = read_dense(folder)
+    weight, bias = state["linear.weight"], state.get("linear.bias")
     if config.get("use_residual"):
         own = state.get("residual.weight")
         weight = weight + (own.float() if own is not None else torch.eye(len(weight)))
@@ -113,27 +107,67 @@ def _affine(folder: Path) -> tuple[Tensor, Tensor | None]:
 
 def _stanford_weight(path: Path) -> Tensor:
     """``linear.weight`` (D, H) of a Stanford checkpoint, without reading the rest of it."""
+    name = "linear.weight"
     try:
-        if (path / "model.safetensors").is_file():
-            with safe_open(path / "model.safetensors", "pt") as file:
-                return file.get_tensor("linear.weight").float()
-        return _read_state(path)["linear.weight"].float()
-    except (KeyError, SafetensorError) as error:
+        for index in ("model.safetensors.index.json", "pytorch_model.bin.index.json"):
+            shards = read_json(path / index, dict, default={}).get("weight_map") or {}
+            if isinstance(shards, dict) and name in shards:
+                # A shard lies beside its index; only its last name counts.
+                return _tensor(path / Path(str(shards[name])).name, name)
+        for file in ("model.safetensors", "pytorch_model.bin"):
+            if (path / file).is_file():
+                return _tensor(path / file, name)
+    except (KeyError, OSError, SafetensorError) as error:
         raise InputError(
-            f"{path}: no linear.weight", "a ColBERT checkpoint", "check the path"
+            f"{path}: no linear.weight",
+            "the projection of a ColBERT checkpoint among its weights",
+            "copy the model again, or use the directory of another layout",
         ) from error
+    raise InputError(f"{path}: no weights with linear.weight", "a ColBERT checkpoint", "copy them")
 
 
-def _read_state(folder: Path) -> dict[str, Tensor]:
-    try:
-        if (folder / "model.safetensors").is_file():
-            return load_file(folder / "model.safetensors")
-        if (folder / "pytorch_model.bin").is_file():
-            return torch.load(
-                folder / "pytorch_model.bin", map_location="cpu", weights_only=True, mmap=True
-            )
-    except (OSError, SafetensorError, RuntimeError) as error:
-        raise InputError(f"{folder}: {error}", "readable weights", "copy them again") from error
+def _tensor(file: Path, name: str) -> Tensor:
+    if file.suffix == ".safetensors":
+        with safe_open(file, "pt") as opened:
+            return _matrix(opened.get_tensor(name), file)
+    return _matrix(_read_file(file)[name], file)
+
+
+def _matrix(weight: Tensor, where: Path) -> Tensor:
+    if weight.ndim != 2:
+        raise InputError(
+            f"{where}: linear.weight of shape {tuple(weight.shape)}", "(D, H)", "copy it again"
+        )
+    return weight.float()
+
+
+def read_dense(folder: Path) -> dict[str, Tensor]:
+    """The weights of a Dense module's directory: ``linear.weight`` (out, in), ``linear.bias`` …
+
+    Raises:
+        InputError: no weights, or ones that cannot be read.
+    """
+    for name in ("model.safetensors", "pytorch_model.bin"):
+        if (folder / name).is_file():
+            state = _read_file(folder / name)
+            if "linear.weight" not in state:
+                raise InputError(
+                    f"projection {folder}: no linear.weight", "(out, in)", "copy the model again"
+                )
+            return {**state, "linear.weight": _matrix(state["linear.weight"], folder)}
     raise InputError(
         f"{folder}: neither model.safetensors nor pytorch_model.bin", "weights", "copy them there"
     )
+
+
+def _read_file(file: Path) -> dict[str, Tensor]:
+    try:
+        if file.suffix == ".safetensors":
+            return load_file(file)
+        state = torch.load(file, map_location="cpu", weights_only=True, mmap=is_zipfile(file))
+    except (OSError, SafetensorError, RuntimeError, ValueError, EOFError, UnpicklingError) as error:
+        first_line = (str(error).splitlines() or [repr(error)])[0]
+        raise InputError(f"{file}: {first_line}", "readable weights", "copy them again") from error
+    if not isinstance(state, dict):
+        raise InputError(f"{file}: no state dict", "weights by name", "copy them again")
+    return state

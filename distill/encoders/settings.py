@@ -7,6 +7,9 @@ from dataclasses import dataclass
 
 from distill.errors import require_at_least
 
+#: A length that no text has: what stands for "as long as the model can".
+NO_LIMIT = 1 << 20
+
 
 @dataclass(frozen=True, kw_only=True)
 class TextSettings:

@@ -35,20 +35,24 @@ class TextEncoder:
         settings: lengths, markers and masks.
 
     Raises:
-        InputError: a marker is not one token, the tokenizer has no padding token, or expansion is
-            asked of a tokenizer without a mask token.
+        InputError: a marker is not one token, or the tokenizer has neither a padding token, nor
+            a mask token where queries are expanded, nor an end of text to stand for them.
     """
 
     def __init__(self, tokenizer: Any, settings: TextSettings) -> None:
         self.tokenizer = tokenizer
         self.settings = settings
+        # Decoders have neither; their end of text stands for both, as in PyLate.
         if tokenizer.pad_token_id is None:
-            raise InputError("tokenizer without a padding token", "one", "set tokenizer.pad_token")
-        if settings.do_query_expansion and tokenizer.mask_token_id is None:
-            raise InputError(
-                "do_query_expansion with a tokenizer that has no mask token",
+            self._require(tokenizer.eos_token_id, "a padding token")
+            tokenizer.pad_token = tokenizer.eos_token
+        self._expansion: int | None = None
+        if settings.do_query_expansion:
+            self._expansion = self._require(
+                tokenizer.eos_token_id
+                if tokenizer.mask_token_id is None
+                else tokenizer.mask_token_id,
                 "a mask token to expand queries with",
-                "set do_query_expansion=false",
             )
         self._query_marker = self._marker_id(settings.query_prefix)
         self._document_marker = self._marker_id(settings.document_prefix)
@@ -59,11 +63,22 @@ class TextEncoder:
             dtype=np.int64,
         )
 
+    def _require(self, token: int | None, what: str) -> int:
+        if token is None:
+            raise InputError(
+                f"tokenizer {type(self.tokenizer).__name__} without an end-of-text token",
+                f"{what}, or the end of text to stand for it",
+                "add one to the tokenizer's special tokens",
+            )
+        return int(token)
+
     def _marker_id(self, prefix: str) -> int | None:
         if not prefix:
             return None
         token = self.tokenizer.convert_tokens_to_ids(prefix)
-        if token is None or token == self.tokenizer.unk_token_id:
+        # Stanford's readers use the unknown token itself where a vocabulary has no marker.
+        is_unknown = token == self.tokenizer.unk_token_id and prefix != self.tokenizer.unk_token
+        if token is None or is_unknown:
             raise InputError(
                 f"marker {prefix!r} is not in the vocabulary",
                 "a token of its own for each marker",
@@ -76,12 +91,12 @@ class TextEncoder:
         settings = self.settings
         texts = [settings.query_prompt + text for text in texts]
         rows = self._rows(texts, settings.query_length, self._query_marker)
-        if not settings.do_query_expansion:
+        if self._expansion is None:
             return self._pad(rows, max(map(len, rows), default=1))
         width = settings.query_length
         tokens = self._pad(rows, width)
         padding = tokens.attention_mask == 0
-        tokens.input_ids[padding] = self.tokenizer.mask_token_id
+        tokens.input_ids[padding] = self._expansion
         if settings.attend_to_expansion_tokens:
             tokens.attention_mask[:] = 1
         tokens.scoring_mask[:] = True
@@ -106,10 +121,16 @@ class TextEncoder:
         """Whether the second token of a query is its marker."""
         return self._query_marker is not None
 
+    @property
+    def has_offsets(self) -> bool:
+        """Whether the tokenizer tells which characters a token covers."""
+        return bool(self.tokenizer.is_fast)
+
     def query_offsets(self, texts: Sequence[str]) -> list[list[tuple[int, int]]]:
         """Characters of each text that each token of its query covers; expansions left out.
 
-        Special tokens, the marker and the prompt's tokens cover nothing: ``(0, 0)``.
+        Special tokens, the marker and the prompt's tokens cover nothing: ``(0, 0)``; nor does any
+        token of a tokenizer of Python code, which does not tell (`has_offsets`).
         """
         settings = self.settings
         return self._offsets(
@@ -126,6 +147,9 @@ class TextEncoder:
     def _offsets(
         self, texts: Sequence[str], prompt: str, length: int, marker: int | None
     ) -> list[list[tuple[int, int]]]:
+        if not self.has_offsets:
+            texts = [prompt + text for text in texts]
+            return [[(0, 0)] * len(row) for row in self._rows(texts, length, marker)]
         found = self.tokenizer(
             [prompt + text for text in texts],
             truncation=True,

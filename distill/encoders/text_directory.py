@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from transformers import AutoTokenizer
-
-from distill.encoders.directory import check_model_source, with_markers
+from distill.encoders.backbone import load_config, load_tokenizer, within_positions
+from distill.encoders.directory import check_model_source
 from distill.encoders.layouts import local_directory, read_layout
+from distill.encoders.markers import own_settings
 from distill.encoders.settings import TextSettings
 from distill.encoders.text import TextEncoder, missing_markers
-from distill.errors import InputError
 
 
 def load_text(
@@ -21,14 +20,12 @@ def load_text(
     """
     check_model_source(source, "model", allow_downloads)
     layout = read_layout(local_directory(source, allow_downloads))
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(layout.path, local_files_only=True)
-    except (OSError, ValueError, KeyError) as error:
-        raise InputError(
-            f"model {source}: no tokenizer", "a model directory", "copy the model again"
-        ) from error
+    tokenizer = load_tokenizer(layout.transformer, layout.lower_case)
     if layout.settings is not None:
-        return TextEncoder(tokenizer, settings or with_markers(layout.settings, tokenizer))
-    settings = settings or TextSettings()
-    tokenizer.add_tokens(missing_markers(tokenizer, settings))
-    return TextEncoder(tokenizer, settings)
+        settings = settings or own_settings(layout, tokenizer)
+    else:
+        settings = settings or TextSettings()
+        tokenizer.add_tokens(missing_markers(tokenizer, settings))
+    return TextEncoder(
+        tokenizer, within_positions(settings, load_config(layout.transformer), source)
+    )

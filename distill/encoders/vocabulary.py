@@ -57,6 +57,12 @@ def prune(
         InputError: the tokenizer's kind is not known here, or nothing can be dropped.
     """
     tokenizer = text.tokenizer
+    if not tokenizer.is_fast:
+        raise InputError(
+            f"student.prune_vocabulary: {type(tokenizer).__name__} is Python code",
+            "a tokenizer.json to leave tokens out of",
+            "set student.prune_vocabulary=false",
+        )
     record = json.loads(tokenizer.backend_tokenizer.to_str())
     vocabulary = tokenizer.get_vocab()
     keep = set(used) | set(tokenizer.all_special_ids)

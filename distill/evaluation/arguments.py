@@ -55,6 +55,12 @@ def _evaluate(command: argparse.ArgumentParser) -> None:
     add("--pairs", help="language pairs, comma-separated; all by default")
     add("--document-language", help="language of the documents; the collection's or English")
     add("--query-language", help="language of the queries, where no file tells it (BEIR)")
+    add("--split", help="judgments of BEIR's layout: test (default), dev or train")
+    add(
+        "--ignore-identical-ids",
+        action="store_true",
+        help="leave the document of a query's own id out of its ranking, as BEIR does",
+    )
     add(
         "--measures",
         default=",".join(MEASURES),

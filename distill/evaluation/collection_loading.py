@@ -18,6 +18,8 @@ def load_collection(
     document_language: str | None = None,
     strict: bool = True,
     query_language: str | None = None,
+    split: str | None = None,
+    without_own: bool = False,
 ) -> Collection:
     """Read a collection and check it.
 
@@ -32,12 +34,15 @@ def load_collection(
             ir_datasets).
         strict: refuse judgments of unknown documents and empty documents; otherwise they are
             reported in `Collection.notes` and count as trec_eval counts them.
+        split: which of BEIR's judgments; ``test`` by default.
+        without_own: see `Collection.without_own`.
 
     Raises:
         InputError: the layout is none of those, a line cannot be read, or `check` refuses it.
     """
     wanted = [str(parse_pair(pair, "pair of the collection")) for pair in pairs or ()]
-    collection = read(path, document_language, query_language)
+    collection = read(path, document_language, query_language, split)
+    collection.without_own = without_own
     if name is not None:
         collection.name = name
     if wanted:
@@ -66,7 +71,7 @@ def check(collection: Collection, strict: bool = True) -> None:
         [document for document, text in collection.documents.items() if not text.strip()],
         "empty documents",
         "text in every document",
-        "remove them or load with strict off",
+        "remove them, or evaluate with --lenient",
     )
     for pair, queries in collection.queries.items():
         parse_pair(pair, name)
@@ -85,11 +90,18 @@ def _check_pair(collection: Collection, pair: str, queries: Texts, strict: bool)
     if empty:
         raise InputError(f"{name}: empty query {_some(empty)}", "text", "remove or fill it")
     unknown = [query for query in qrels if query not in queries]
-    if unknown:
+    _report(
+        collection,
+        strict,
+        unknown,
+        f"qrels of {pair} judge unknown queries",
+        "ids of the queries file",
+        "add the queries, remove those judgments, or evaluate with --lenient, which counts them "
+        "as 0",
+    )
+    if not any(query in qrels for query in queries):
         raise InputError(
-            f"{name}: qrels judge unknown queries {_some(unknown)}",
-            "ids of the queries file",
-            "add the queries or remove those judgments",
+            f"{name}: no query has judgments", "ids of the queries in the qrels", "check the ids"
         )
     absent = dict.fromkeys(
         document
@@ -103,9 +115,10 @@ def _check_pair(collection: Collection, pair: str, queries: Texts, strict: bool)
         list(absent),
         f"qrels of {pair} judge unknown documents",
         "ids of the documents file",
-        "add the documents, remove those judgments, or load with strict off",
+        "add the documents, remove those judgments, or evaluate with --lenient",
     )
     _note_queries(collection, pair, queries, qrels)
+    _note_own(collection, pair, queries)
     english = collection.english_queries.get(pair)
     if english is not None:
         missing = [query for query in queries if query in qrels and query not in english]
@@ -128,6 +141,23 @@ def _note_queries(collection: Collection, pair: str, queries: Texts, qrels: Qrel
         collection.notes.append(
             f"{pair}: {len(hopeless)} queries without a relevant document count as 0"
             f" ({_some(hopeless)})"
+        )
+
+
+def _note_own(collection: Collection, pair: str, queries: Texts) -> None:
+    """Say of queries that are documents themselves, which then find themselves first."""
+    documents = collection.documents
+    own = [query for query in queries if query in documents]
+    same = [query for query in own if queries[query].strip() in documents[query]]
+    if collection.without_own:
+        collection.notes.append(
+            f"{pair}: {len(own)} queries have the id of a document, which is left out of their "
+            "rankings"
+        )
+    elif same:
+        collection.notes.append(
+            f"{pair}: {len(same)} of {len(queries)} queries are documents of the same id "
+            f"({_some(same)}) and find themselves; --ignore-identical-ids leaves them out"
         )
 
 

@@ -46,6 +46,8 @@ class Collection:
         answers: document id → its formal query and answers, where documents are questions.
         measures: names of the measures that the collection's figures are published in; they are
             evaluated beside those that are asked for.
+        without_own: leave out of a query's ranking the document of the same id (BEIR's
+            ``ignore_identical_ids``): the query itself, where queries are documents.
     """
 
     name: str
@@ -57,6 +59,7 @@ class Collection:
     pools: dict[str, frozenset[str]] = field(default_factory=dict)
     answers: dict[str, Answer] = field(default_factory=dict)
     measures: tuple[str, ...] = ()
+    without_own: bool = False
 
     @property
     def pairs(self) -> list[str]:
@@ -94,4 +97,5 @@ def select_pairs(collection: Collection, pairs: Iterable[str]) -> Collection:
         english_queries={pair: english[pair] for pair in pairs if pair in english},
         notes=list(collection.notes),
         pools={pair: collection.pools[pair] for pair in pairs if pair in collection.pools},
+        without_own=collection.without_own,
     )

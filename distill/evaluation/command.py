@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import argparse
 import os
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 
 from distill.distributed import collectives
 from distill.embedding.encoding import Encode
 from distill.encoders.text import TextEncoder
-from distill.errors import InputError
+from distill.errors import InputError, printable
 from distill.evaluation import arguments
 from distill.evaluation.collection_loading import load_collection
 from distill.evaluation.collections import Collection, Texts
@@ -28,7 +30,7 @@ from distill.evaluation.report.page import load_steps, write_page
 from distill.evaluation.report.table import format_table
 from distill.evaluation.report.tables import compare_systems, comparison_lines, write_tables
 from distill.evaluation.results import Result
-from distill.evaluation.runs import Ranking, Run, read_run
+from distill.evaluation.runs import Ranking, Run, read_run, strangers
 from distill.evaluation.systems import (
     DocumentIndex,
     FinishedRuns,
@@ -37,6 +39,9 @@ from distill.evaluation.systems import (
     unencoded_index,
 )
 from distill.lexicons.model1 import learn_lexicon
+
+if TYPE_CHECKING:
+    from distill.encoders.pooled import Loaded
 
 
 @dataclass(frozen=True)
@@ -66,22 +71,12 @@ def evaluate(options: argparse.Namespace) -> None:
             document_language=options.document_language,
             query_language=options.query_language,
             strict=not options.lenient,
+            split=options.split,
+            without_own=options.ignore_identical_ids,
         )
         for path in options.collections
     ]
-    teacher = load(options.teacher, options.device) if options.teacher else None
-    students = {
-        name: load(Path(path), options.device)
-        for name, path in arguments.named("--student", options.student, "student").items()
-    }
-    if students and teacher is None:
-        if len(students) > 1:
-            raise InputError(
-                f"{len(students)} students without --teacher",
-                "the encoder of the documents",
-                "add --teacher DIR",
-            )
-        teacher = next(iter(students.values()))
+    teacher, students = _load_encoders(options)
     for collection in collections:
         _evaluate_collection(options, collection, teacher, students)
     if collectives.rank() == 0:
@@ -102,13 +97,38 @@ def _check_options(options: argparse.Namespace) -> None:
             )
 
 
-def load(path: Path, device: str) -> LoadedEncoder:
-    """Load an encoder directory in any layout that `distill.encoders.pooled` knows."""
-    from distill.encoders.pooled import load_any
+def _load_encoders(
+    options: argparse.Namespace,
+) -> tuple[LoadedEncoder | None, dict[str, LoadedEncoder]]:
+    """Teacher and students; a student alone encodes the documents too."""
+    sources = {
+        name: Path(path)
+        for name, path in arguments.named("--student", options.student, "student").items()
+    }
+    if not sources and options.teacher is None:
+        return None, {}
+    if options.teacher is None and len(sources) > 1:
+        raise InputError(
+            f"{len(sources)} students without --teacher",
+            "the encoder of the documents",
+            "add --teacher DIR",
+        )
+    from distill.encoders.pooled import load_together
 
-    model, text, key = load_any(path)
-    model = model.to(device).eval()
-    return LoadedEncoder(lambda tokens: model(tokens.input_ids, tokens.attention_mask), text, key)
+    first, loaded, notes = load_together(options.teacher, sources)
+    if collectives.rank() == 0:
+        print("".join(f"note: {printable(note)}\n" for note in notes), end="", file=sys.stderr)
+    students = {name: _on_device(encoder, options.device) for name, encoder in loaded.items()}
+    if first is None:
+        return next(iter(students.values())), students
+    return _on_device(first, options.device), students
+
+
+def _on_device(loaded: Loaded, device: str) -> LoadedEncoder:
+    model = loaded.model.to(device)
+    return LoadedEncoder(
+        lambda tokens: model(tokens.input_ids, tokens.attention_mask), loaded.text, loaded.key
+    )
 
 
 def _join_processes() -> None:
@@ -182,10 +202,12 @@ def _lexical_systems(
     if not options.bm25 and not translations:
         return systems
     index = BM25Index(collection.documents)
+    # One more, where a query's own document is left out.
+    depth = options.depth + collection.without_own
     if options.bm25:
-        systems.append(FinishedRuns("bm25", bm25_runs(collection, index, depth=options.depth)))
+        systems.append(FinishedRuns("bm25", bm25_runs(collection, index, depth=depth)))
     if translations:
-        runs = bm25_runs(collection, index, translations, options.depth)
+        runs = bm25_runs(collection, index, translations, depth)
         systems.append(FinishedRuns("bm25_translated", runs))
         if teacher is not None:
             systems.append(
@@ -250,7 +272,12 @@ def _read_runs(collection: Collection, pattern: str) -> dict[str, Run]:
             "{pair} in the file name",
             "write for example runs/bm25.{pair}.run, or choose one pair with --pairs",
         )
-    return {pair: read_run(Path(pattern.replace("{pair}", pair))) for pair in collection.pairs}
+    runs = {pair: read_run(Path(pattern.replace("{pair}", pair))) for pair in collection.pairs}
+    for pair, run in runs.items():
+        collection.notes += [
+            f"{pattern}, {pair}: {note}" for note in strangers(collection, pair, run)
+        ]
+    return runs
 
 
 def _report(
@@ -265,7 +292,7 @@ def _report(
     names = [result["system"] for result in results]
     print(format_table(results, measures))
     for note in collection.notes:
-        print(f"note: {note}")
+        print(f"note: {printable(note)}")
     baseline = options.baseline or names[0]
     if baseline not in names:
         raise InputError(f"--baseline {baseline}", f"one of {', '.join(names)}", "choose one")

@@ -27,7 +27,7 @@ from distill.evaluation.results import (
     write_results,
 )
 from distill.evaluation.retrieve import EncodedQueries, query_texts, system_runs
-from distill.evaluation.runs import Run, write_run
+from distill.evaluation.runs import Run, without, write_run
 from distill.evaluation.systems import (
     DocumentIndex,
     FinishedRuns,
@@ -145,14 +145,28 @@ def _finish(
     for system, queries in prepared:
         if isinstance(system, FinishedRuns):
             runs = {pair: system.runs.get(pair, {}) for pair in collection.pairs}
+            if collection.without_own:
+                runs = {pair: without(run, depth) for pair, run in runs.items()}
             pairs = _score(index, system.name, runs, folder, measures)
         elif queries is None:
             pairs = _repeat(index.finished[system.name, variant], system.name, folder)
         else:
             if id(queries) not in searched:
-                searched[id(queries)] = system_runs(
-                    index, system.name, queries, candidates, depth, device, memory_mib, should_stop
+                # One more, where a query's own document is left out.
+                deeper = depth + collection.without_own
+                found = system_runs(
+                    index,
+                    system.name,
+                    queries,
+                    candidates,
+                    deeper,
+                    device,
+                    memory_mib,
+                    should_stop,
                 )
+                if collection.without_own:
+                    found = {pair: without(run, depth) for pair, run in found.items()}
+                searched[id(queries)] = found
             runs = searched[id(queries)]
             pairs = _score(index, system.name, runs, folder, measures)
             if system.frozen:

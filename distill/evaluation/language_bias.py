@@ -10,8 +10,10 @@ import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from distill.errors import InputError
 from distill.evaluation.results import Result, replace_text, run_name
 from distill.evaluation.runs import Run, read_run
+from distill.json_files import read_json
 
 #: System → (pair, pair) → mean overlap.
 Overlaps = dict[str, dict[tuple[str, str], float]]
@@ -109,8 +111,12 @@ def read_overlaps(path: Path) -> Overlaps:
     """Read ``overlap.json``; empty where there is none."""
     if not path.is_file():
         return {}
-    record = json.loads(path.read_text(encoding="utf-8"))
-    return {
-        system: {(one, other): value for one, other, value in found}
-        for system, found in record.items()
-    }
+    try:
+        return {
+            system: {(one, other): value for one, other, value in found}
+            for system, found in read_json(path, dict, remedy="evaluate again").items()
+        }
+    except (TypeError, ValueError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"{path}: another structure", "overlaps", "evaluate again") from error

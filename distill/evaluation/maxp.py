@@ -8,13 +8,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from distill.errors import InputError
+from distill.evaluation.unspaced import units
 
 
 @dataclass(frozen=True)
 class PassageSettings:
     """How documents are cut.
 
-    Words are what white space separates, so the cut is the same for every encoder.
+    Words are what white space separates, and characters of scripts that write none (Chinese,
+    Japanese, Thai …), so the cut is the same for every encoder.
     """
 
     num_words: int = 150
@@ -39,9 +41,12 @@ def split_passages(text: str, settings: PassageSettings | None) -> list[str]:
     """
     if settings is None:
         return [text]
-    words = text.split()
+    words = units(text)
     if len(words) <= settings.num_words:
         return [text]
     last = len(words) - settings.num_words
     starts = [*range(0, last, settings.stride), last]
-    return [" ".join(words[start : start + settings.num_words]) for start in starts]
+    return [
+        " ".join(text[words[start][0] : words[start + settings.num_words - 1][1]].split())
+        for start in starts
+    ]

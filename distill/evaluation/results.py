@@ -10,6 +10,7 @@ from typing import Any
 from distill.errors import InputError
 from distill.evaluation.measures import PerQuery
 from distill.evaluation.readers.lines import read_lines
+from distill.json_files import read_json
 
 #: One object of results.json.
 Result = dict[str, Any]
@@ -53,16 +54,15 @@ def read_results(path: Path) -> list[Result]:
     Raises:
         InputError: the file is missing or is no such list.
     """
-    try:
-        results = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, json.JSONDecodeError) as error:
-        raise InputError(f"{path}: {error}", "a results.json", "evaluate first") from error
+    results = read_json(path, list, remedy="evaluate first")
     wanted = {"collection", "step", "system", "pairs", "means"}
-    if not isinstance(results, list) or not all(
-        isinstance(result, dict) and wanted <= set(result) for result in results
-    ):
+    if not all(isinstance(result, dict) and wanted <= set(result) for result in results):
         raise InputError(f"{path}: another structure", "a results.json", "evaluate again")
     return results
+
+
+#: What trec_eval prints among the measures that is no measure of a ranking.
+_NO_NUMBERS = {"runid", "relstring"}
 
 
 def read_per_query(path: Path) -> PerQuery:
@@ -76,6 +76,8 @@ def read_per_query(path: Path) -> PerQuery:
     values: PerQuery = {}
     for where, line in read_lines(path):
         columns = line.split()
+        if columns[0] in _NO_NUMBERS:
+            continue
         if len(columns) != 3:
             raise InputError(f"{where}: {len(columns)} columns", "measure query value", "repair it")
         measure, query, text = columns

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from distill.errors import InputError
+from distill.evaluation.collections import Collection
 from distill.evaluation.readers.lines import read_lines
 
 #: Query id → document id → score, what pytrec_eval and ir-measures take.
@@ -83,6 +84,9 @@ def write_run(path: Path, run: Mapping[str, Ranking], tag: str) -> None:
 def read_run(path: Path, may_be_empty: bool = False) -> Run:
     """Read a run file, ranked as trec_eval ranks it.
 
+    Columns are separated by white space: ``query Q0 document rank score tag``, ColBERT's
+    ``query document rank score``, or MS MARCO's ``query document rank``, whose score is the rank.
+
     Args:
         may_be_empty: take a file without a line as a run that found nothing.
 
@@ -91,21 +95,11 @@ def read_run(path: Path, may_be_empty: bool = False) -> Run:
             ranked twice for a query.
     """
     scores: RunScores = {}
+    width = 0
     for where, line in read_lines(path):
         columns = line.split()
-        if len(columns) != 6:
-            raise InputError(
-                f"{where}: {len(columns)} columns",
-                "query Q0 document rank score tag",
-                "separate six columns by white space",
-            )
-        query, _, document, _, text, _ = columns
-        try:
-            score = float(text)
-        except ValueError:
-            score = float("nan")
-        if not np.isfinite(score):
-            raise InputError(f"{where}: score {text!r}", "a finite number", "repair the run")
+        width = width or len(columns)
+        query, document, score = _parse(where, columns, width)
         ranked = scores.setdefault(query, {})
         if document in ranked:
             raise InputError(
@@ -117,3 +111,60 @@ def read_run(path: Path, may_be_empty: bool = False) -> Run:
     if not scores and not may_be_empty:
         raise InputError(f"{path}: no lines", "a run", "check the file")
     return {query: rank(ranked) for query, ranked in scores.items()}
+
+
+def _parse(where: str, columns: list[str], width: int) -> tuple[str, str, float]:
+    """(query, document, score) of a line.
+
+    Raises:
+        InputError: another number of columns than the file's first line, or than any format has.
+    """
+    if len(columns) != width or width not in (3, 4, 6):
+        raise InputError(
+            f"{where}: {len(columns)} columns",
+            f"{width}, as in the first line"
+            if width in (3, 4, 6)
+            else "query Q0 document rank score tag",
+            "separate the columns by white space",
+        )
+    if width == 6:
+        query, _, document, _, text, _ = columns
+    else:
+        query, document, place = columns[:3]
+        if not (place.isascii() and place.isdigit() and 0 < len(place) < 9 and int(place)):
+            raise InputError(
+                f"{where}: rank {place[:40]!r}",
+                "query, document, rank and in ColBERT's files score; TREC's runs have six columns",
+                "name a run, not judgments",
+            )
+        text = columns[3] if width == 4 else str(-int(place))
+    try:
+        score = float(text)
+    except ValueError:
+        score = float("nan")
+    if not np.isfinite(np.float32(score)):
+        raise InputError(f"{where}: score {text[:40]!r}", "a finite number", "repair the run")
+    return query, document, score
+
+
+def without(run: Run, depth: int) -> Run:
+    """The run without documents of the query's own id, at most `depth` of each query."""
+    kept: Run = {}
+    for query, ranking in run.items():
+        places = [i for i, document in enumerate(ranking.documents) if document != query][:depth]
+        kept[query] = Ranking([ranking.documents[i] for i in places], ranking.scores[places])
+    return kept
+
+
+def strangers(collection: Collection, pair: str, run: Run) -> list[str]:
+    """What a run has in common with a collection, where it is not all: it then counts as 0."""
+    judged = collection.judged_queries(pair)
+    missing = sum(query not in run for query in judged)
+    found = {document for ranking in run.values() for document in ranking.documents}
+    unknown = sum(document not in collection.documents for document in found)
+    notes = []
+    if missing:
+        notes.append(f"{missing} of {len(judged)} judged queries are not in the run: 0 each")
+    if unknown:
+        notes.append(f"{unknown} of its {len(found)} documents are not in the collection")
+    return notes

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from distill.distributed.process import prepare_process
-from distill.errors import InputError, one_line_errors
+from distill.errors import InputError, one_line_errors, printable
 from distill.languages import parse_pair
 from distill.recipe.files import load_settings
 from distill.recipe.recipe import Recipe
@@ -18,6 +19,8 @@ from distill.recipe.recipe import Recipe
 if TYPE_CHECKING:
     from distill.search.searcher import Hit, Searcher
 
+#: Controls that JSON leaves as they are, and some terminals act on.
+_CONTROL = re.compile("[\x7f-\x9f]")
 _BOLD, _DIM, _PLAIN = "\x1b[1;33m", "\x1b[2m", "\x1b[0m"
 
 
@@ -83,7 +86,7 @@ def build_searcher(options: argparse.Namespace) -> tuple[Searcher, list[str]]:
     from distill.evaluation.maxp import PassageSettings
     from distill.search.documents import read_documents
     from distill.search.index import require_pylate
-    from distill.search.searcher import Searcher, load_query_encoder
+    from distill.search.searcher import Searcher, load_query_encoders
 
     if options.depth < 1:
         raise InputError(f"--depth {options.depth}", "1 or more", "raise it")
@@ -97,15 +100,11 @@ def build_searcher(options: argparse.Namespace) -> tuple[Searcher, list[str]]:
         passages = PassageSettings(num_words=int(words), stride=int(stride))
     teacher_source, sources, languages = _sources(options)
     documents = read_documents(options.documents, passages)
-    teacher = load_query_encoder("teacher, zero-shot", teacher_source)
-    students = {
-        language: load_query_encoder(f"student {language}".strip(), source)
-        for language, source in sources.items()
-    }
+    teacher, students, notes = load_query_encoders(teacher_source, sources)
+    print("".join(f"note: {printable(note)}\n" for note in notes), end="", file=sys.stderr)
     searcher = Searcher(
         documents,
         teacher,
-        teacher_source,
         students,
         cache=options.cache,
         engine=options.engine,
@@ -125,11 +124,15 @@ def run(options: argparse.Namespace) -> None:
     for query in options.query or _typed():
         if options.json:
             answer = searcher.answer(query, options.language, options.depth)
-            print(json.dumps(answer, ensure_ascii=False), flush=True)
+            print(_CONTROL.sub(_escaped, json.dumps(answer, ensure_ascii=False)), flush=True)
         else:
-            print(f"{query}  ({encoder.name})")
+            print(f"{printable(query)}  ({printable(encoder.name)})")
             hits = searcher.search(query, encoder, options.depth)
             print("\n".join(format_hit(hit, sys.stdout.isatty()) for hit in hits), flush=True)
+
+
+def _escaped(match: re.Match[str]) -> str:
+    return f"\\u{ord(match[0]):04x}"
 
 
 def _typed() -> Iterable[str]:
@@ -148,12 +151,13 @@ def format_hit(hit: Hit, colours: bool) -> str:
     from distill.search.matching import marked_parts
 
     bold, dim, plain = (_BOLD, _DIM, _PLAIN) if colours else ("[", "", "]")
-    text = "".join(
-        f"{bold}{part}{plain}" if similarity > 0 and part.strip() else part
+    parts = [
+        (printable(part, keep="\n\t"), similarity > 0 and part.strip())
         for part, similarity in marked_parts(hit.text, hit.matches)
-    )
+    ]
+    text = "".join(f"{bold}{part}{plain}" if marked else part for part, marked in parts)
     end = plain if colours else ""
-    return f"{hit.rank:>3}  {hit.score:7.3f}  {dim}{hit.name}{end}  {text}"
+    return f"{hit.rank:>3}  {hit.score:7.3f}  {dim}{printable(hit.name)}{end}  {text}"
 
 
 def _serve(searcher: Searcher, languages: list[str], host: str, port: int) -> None:

@@ -22,6 +22,9 @@ from distill.errors import InputError
 #: Documents that PLAID looks at more closely for each one wanted.
 _CANDIDATES = 10
 
+#: Below either, PLAID's k-means finds more centroids than tokens to draw them from.
+_FEWEST_DOCUMENTS, _FEWEST_TOKENS = 50, 300
+
 
 class Index(Protocol):
     """Finds the documents with the greatest MaxSim."""
@@ -116,6 +119,15 @@ class PlaidIndex:
     def vectors(self, position: int) -> Tensor:
         """As `Index.vectors`."""
         return self._exact.vectors(position)
+
+
+def enough_for_plaid(segments: Sequence[PackedEmbeddings], num_documents: int) -> bool:
+    """Whether k-means has enough tokens: PLAID draws up to 16 sqrt(T) centroids from T of them.
+
+    With some hundred documents or fewer, exact search takes no longer.
+    """
+    num_tokens = sum(int(segment.lengths.sum()) for segment in segments)
+    return num_documents >= _FEWEST_DOCUMENTS and num_tokens >= _FEWEST_TOKENS
 
 
 def _new_plaid(folder: Path, dimension: int) -> Any:

@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
+import sys
 import threading
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from distill.embedding.cached_encoding import encode_cached
 from distill.embedding.embedding_cache import EmbeddingCache
-from distill.encoders.directory import encoder_hash, load_encoder
-from distill.encoders.late_interaction import LateInteractionEncoder
-from distill.encoders.layouts import local_directory
+from distill.encoders.pooled import load_together
 from distill.encoders.text import TextEncoder
-from distill.errors import InputError
 from distill.search.documents import Document
-from distill.search.index import ExactIndex, Index, PlaidIndex
+from distill.search.index import ExactIndex, Index, PlaidIndex, enough_for_plaid
 from distill.search.matching import Match, marked_parts, match_tokens
 
 
@@ -42,8 +41,9 @@ class QueryEncoder:
     """A named encoder of queries: the teacher itself, or a student."""
 
     name: str
-    model: LateInteractionEncoder
+    model: nn.Module
     text: TextEncoder
+    key: str
 
     @torch.no_grad()
     def encode(self, query: str) -> Tensor:
@@ -53,10 +53,30 @@ class QueryEncoder:
         return vectors_BND[0][tokens.scoring_mask[0]].float().cpu()
 
 
-def load_query_encoder(name: str, source: str, allow_downloads: bool = False) -> QueryEncoder:
-    """Load an encoder directory of any layout."""
-    model, text = load_encoder(source, allow_downloads=allow_downloads)
-    return QueryEncoder(name, model.eval().requires_grad_(False), text)
+def load_query_encoders(
+    teacher: str, students: Mapping[str, str]
+) -> tuple[QueryEncoder, dict[str, QueryEncoder], list[str]]:
+    """Load the teacher and, by language, the students, as evaluation does.
+
+    Returns:
+        (teacher, language → student, notes on how directories were read).
+
+    Raises:
+        InputError: a directory that cannot be read, or vectors that cannot be compared.
+    """
+    sources = {language: Path(source) for language, source in students.items()}
+    first, loaded, notes = load_together(Path(teacher), sources)
+    assert first is not None, "a teacher was named"
+    return (
+        QueryEncoder("teacher, zero-shot", first.model, first.text, first.key),
+        {
+            language: QueryEncoder(
+                f"student {language}".strip(), student.model, student.text, student.key
+            )
+            for language, student in loaded.items()
+        },
+        notes,
+    )
 
 
 class Searcher:
@@ -65,47 +85,35 @@ class Searcher:
     Args:
         documents: what is searched.
         teacher: encodes them, and is the zero-shot system shown next to the students.
-        teacher_source: directory of the teacher; its hash keys the cache.
         students: language code, or "" for all languages → query encoder.
         cache: directory of the documents' embeddings; none keeps them in memory.
         engine: ``exact`` or ``plaid``.
-
-    Raises:
-        InputError: a student's vectors are not as wide as the teacher's.
     """
 
     def __init__(
         self,
         documents: list[Document],
         teacher: QueryEncoder,
-        teacher_source: str,
         students: dict[str, QueryEncoder],
         *,
         cache: Path | None = None,
         engine: str = "exact",
         batch_size: int = 32,
     ) -> None:
-        width = teacher.model.embedding_dimension
-        for student in students.values():
-            if student.model.embedding_dimension != width:
-                raise InputError(
-                    f"student {student.name}: vectors of {student.model.embedding_dimension}",
-                    f"the teacher's {width}",
-                    "use the teacher that the student was distilled from",
-                )
         self.documents, self.teacher, self.students = documents, teacher, students
         # One model serves all threads of the web page, one query at a time.
         self._lock = threading.Lock()
-        self.index = self._build_index(teacher_source, cache, engine, batch_size)
+        self.index = self._build_index(cache, engine, batch_size)
 
-    def _build_index(self, source: str, cache: Path | None, engine: str, batch_size: int) -> Index:
+    def _build_index(self, cache: Path | None, engine: str, batch_size: int) -> Index:
         texts: dict[str, int] = {}
         places = [texts.setdefault(entry.text, len(texts)) for entry in self.documents]
         text, model = self.teacher.text, self.teacher.model
         store = None
         if cache is not None:
-            key = encoder_hash(local_directory(source))
-            store = EmbeddingCache(cache, f"{key} {text.settings} {torch.float32} document")
+            store = EmbeddingCache(
+                cache, f"{self.teacher.key} {text.settings} {torch.float32} document"
+            )
         segments = encode_cached(
             store,
             lambda tokens: model(tokens.input_ids, tokens.attention_mask),
@@ -119,6 +127,13 @@ class Searcher:
         )
         exact = ExactIndex(segments, places)
         if engine == "exact":
+            return exact
+        if not enough_for_plaid(segments, len(self.documents)):
+            print(
+                f"note: {len(self.documents)} documents are too few for PLAID's clusters: exact "
+                "search instead",
+                file=sys.stderr,
+            )
             return exact
         folder = (cache or Path(".")) / "plaid"
         return PlaidIndex(exact, len(self.documents), folder)

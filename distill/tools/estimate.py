@@ -17,9 +17,10 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import AutoConfig, AutoModel
+from transformers import AutoModel
 
 from distill.distributed.deepspeed_json import read_deepspeed_json
+from distill.encoders.backbone import load_config
 from distill.encoders.late_interaction import freeze
 from distill.encoders.layouts import local_directory
 from distill.errors import InputError, one_line_errors
@@ -80,9 +81,9 @@ def model_size(directory: Path, width: int, settings: Any = None) -> ModelSize:
         width: D of the projection.
         settings: `StudentSettings` that freeze parts; None counts everything as trainable.
     """
-    config = AutoConfig.from_pretrained(directory, local_files_only=True)
+    config = load_config(directory)
     with torch.device("meta"):
-        backbone = AutoModel.from_config(config)
+        backbone = AutoModel.from_config(config, trust_remote_code=False)
         projection = nn.Linear(config.hidden_size, width, bias=False)
     if getattr(backbone, "pooler", None) is not None:
         backbone.pooler = None

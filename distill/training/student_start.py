@@ -11,6 +11,7 @@ import torch
 from distill.distributed import collectives
 from distill.distributed.agreement import on_main
 from distill.distributed.optimizer import set_dropout
+from distill.encoders.backbone import load_config
 from distill.encoders.directory import is_late_interaction, load_encoder, read_text_settings
 from distill.encoders.late_interaction import LateInteractionEncoder, freeze
 from distill.encoders.layouts import local_directory, read_layout
@@ -36,9 +37,7 @@ def teacher_width(recipe: Recipe) -> int:
     directory = local_directory(recipe.teacher, recipe.allow_downloads)
     width = projection_width(read_layout(directory))
     if width is None:
-        from transformers import AutoConfig
-
-        width = AutoConfig.from_pretrained(directory, local_files_only=True).hidden_size
+        width = load_config(directory).hidden_size
     return width
 
 

@@ -71,7 +71,7 @@ def test_lenient_loading_reports_what_strict_loading_refuses(collection_director
 
 BROKEN = [
     ("qrels.tsv", "q1\t0\td99\t1\n", r"unknown documents: d99"),
-    ("qrels.tsv", "q77\t0\td1\t1\n", r"unknown queries q77"),
+    ("qrels.tsv", "q77\t0\td1\t1\n", r"unknown queries: q77"),
     ("qrels.tsv", "q1\t0\td1\t1\n", r"qrels.tsv:6: document d1 judged again for query q1"),
     ("qrels.tsv", "q1\td1\n", r"qrels.tsv:6: 2 columns"),
     ("qrels.tsv", "q1\t0\td5\tyes\n", r"relevance 'yes'"),

@@ -64,6 +64,38 @@ def short_code(name: str) -> str:
     return _SHORT.get(first, first)
 
 
+def known_code(name: str) -> str | None:
+    """The ISO 639-1 code of a language's code or English name; None for any other word."""
+    plain = name.lower()
+    return plain if plain in _LANGUAGES else _SHORT.get(plain)
+
+
+def published_codes(names: Iterable[str], where: Path) -> dict[str, str]:
+    """Code that a collection's files get → published name, for the names of languages.
+
+    A language that is there once has its short code; one that is there in several varieties
+    (scripts, regions) has each under its own name: ``hin_Deva`` and ``hin_Latn``, ``zh_cn`` and
+    ``zh_tw``.
+
+    Raises:
+        InputError: two names that are one variety's.
+    """
+    by_language: dict[str, list[str]] = {}
+    for name in names:
+        by_language.setdefault(short_code(name), []).append(name)
+    codes: dict[str, str] = {}
+    for short, alike in by_language.items():
+        for name in alike:
+            code = short if len(alike) == 1 else name.replace("-", "_")
+            if codes.setdefault(code, name) != name or (len(alike) > 1 and "_" not in name):
+                raise InputError(
+                    f"{where}: {', '.join(sorted(alike))} are all {short}",
+                    "one name for each language, or varieties such as hin_Deva and hin_Latn",
+                    "leave one of them in the folder",
+                )
+    return codes
+
+
 def find(directory: Path, patterns: Sequence[str]) -> list[Path]:
     """Files below `directory` that match the first pattern that any matches, sorted.
 
@@ -108,6 +140,14 @@ def wanted(found: Iterable[str], languages: Sequence[str], where: Path) -> list[
         InputError: a wanted one is not there, or none is left.
     """
     available = sorted(set(found) - {"en"})
+    for language in languages:
+        varieties = [code for code in available if short_code(code) == language != code]
+        if varieties and language not in available:
+            raise InputError(
+                f"{where}: {language} as {' and '.join(varieties)}",
+                "the variety that is wanted",
+                f"write for example --languages {varieties[0]}",
+            )
     missing = [language for language in languages if language not in available]
     if missing or not available:
         raise InputError(

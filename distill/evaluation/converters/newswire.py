@@ -15,11 +15,44 @@ from pathlib import Path
 
 from distill.errors import InputError
 from distill.evaluation.collections import Collection, Texts
-from distill.evaluation.converters.files import assemble, short_code, wanted
-from distill.evaluation.readers.qrels import read_qrels
-from distill.evaluation.readers.trec import match_topics, read_documents, read_topics
+from distill.evaluation.converters.files import assemble, known_code, short_code, wanted
+from distill.evaluation.readers.lines import add_unique
+from distill.evaluation.readers.qrels import merge_qrels
+from distill.evaluation.readers.trec import (
+    TOPICS_FILE,
+    match_topics,
+    read_documents,
+    read_topics,
+)
 
-_TOPIC_FILE = re.compile(r"(?:topics?|top)[-_.]?([a-z]{2})|([a-z]{2})[-_]topics?", re.IGNORECASE)
+_TOPIC_FILE = re.compile(r"(?:^|[-_.])top(?:ics?)?(?:[-_.\d]|$)", re.IGNORECASE)
+_PART = re.compile(r"[A-Za-z]+")
+
+
+def topic_language(path: Path) -> str:
+    """Language of a topic file from the part of its name that is one: ``topics-XX.txt``,
+    ``Top-de00.txt``, ``DE-Topics.txt``, ``topics.fire12hi.176-225.txt``.
+
+    Raises:
+        InputError: no part of the name is a language that the converters know, or several are.
+    """
+    plain = TOPICS_FILE.fullmatch(path.name)
+    if plain and plain[1].lower() not in _NO_LANGUAGE:
+        return plain[1] if "_" in plain[1] else short_code(plain[1])
+    parts = [part.lower() for part in _PART.findall(path.name)]
+    found = {known_code(part) for part in parts} - {None}
+    if len(found) != 1:
+        raise InputError(
+            f"{path}: {'no language' if not found else ' and '.join(sorted(map(str, found)))} in "
+            "the name of a topic file",
+            "one",
+            f"rename it to topics-XX{path.suffix}, XX its language's code",
+        )
+    return str(found.pop())
+
+
+#: Words of three letters or fewer that stand where a code may stand.
+_NO_LANGUAGE = {"all", "dev", "new", "old", "raw", "sgm", "top", "txt", "web", "xml"}
 
 
 def convert(source: Path, languages: Sequence[str]) -> Collection:
@@ -34,12 +67,10 @@ def convert(source: Path, languages: Sequence[str]) -> Collection:
     qrels_files: list[Path] = []
     document_files: list[Path] = []
     for path in sorted(path for path in source.rglob("*") if path.is_file()):
-        topic_name = _TOPIC_FILE.match(path.name)
         if "qrel" in path.name.lower():
             qrels_files.append(path)
-        elif topic_name:
-            language = short_code(topic_name[1] or topic_name[2])
-            topic_files.setdefault(language, []).append(path)
+        elif _TOPIC_FILE.search(path.name):
+            topic_files.setdefault(topic_language(path), []).append(path)
         elif not path.name.lower().startswith(("readme", "licence", "license")):
             document_files.append(path)
     if not qrels_files or not document_files:
@@ -48,16 +79,19 @@ def convert(source: Path, languages: Sequence[str]) -> Collection:
             "qrels and SGML documents",
             "put both into the folder",
         )
+    notes: list[str] = []
     documents: Texts = {}
     for path in document_files:
-        documents.update(read_documents(path))
-    topics = {
-        language: {number: text for path in paths for number, text in read_topics(path).items()}
-        for language, paths in topic_files.items()
-    }
+        for number, text in read_documents(path, notes):
+            add_unique(documents, number, text, str(path))
+    topics: dict[str, Texts] = {}
+    for language, paths in topic_files.items():
+        for path in paths:
+            for number, text in read_topics(path, notes).items():
+                add_unique(topics.setdefault(language, {}), number, text, str(path))
     chosen = wanted(topics, languages, source)
-    qrels = {query: judged for path in qrels_files for query, judged in read_qrels(path).items()}
-    return assemble(
+    qrels = merge_qrels(qrels_files)
+    collection = assemble(
         documents,
         {language: topics[language] for language in chosen},
         {
@@ -70,3 +104,5 @@ def convert(source: Path, languages: Sequence[str]) -> Collection:
         },
         topics.get("en"),
     )
+    collection.notes += notes
+    return collection

@@ -8,9 +8,9 @@ from pathlib import Path
 
 from distill.errors import InputError
 from distill.evaluation.collections import Collection, Qrels, Texts
-from distill.evaluation.converters.files import assemble, find, read_tsv, short_code, wanted
+from distill.evaluation.converters.files import assemble, find, published_codes, read_tsv, wanted
 from distill.evaluation.readers.lines import add_unique, read_json_lines, text_field
-from distill.evaluation.readers.qrels import read_qrels
+from distill.evaluation.readers.qrels import merge_qrels, read_qrels
 
 
 def convert_mmarco(source: Path, languages: Sequence[str]) -> Collection:
@@ -22,11 +22,14 @@ def convert_mmarco(source: Path, languages: Sequence[str]) -> Collection:
     """
     documents = _table(find(source, ["english_collection.tsv*", "collection.tsv*"])[0])
     qrels = read_qrels(find(source, ["qrels.dev.small.tsv", "qrels.dev*.tsv"])[0])
+    paths = {
+        path.name.split("queries")[0].rstrip("_") or "english": path
+        for path in find(source, ["*queries.dev.small.tsv", "*queries.dev*.tsv"])
+    }
     queries: dict[str, Texts] = {}
-    for path in find(source, ["*queries.dev.small.tsv", "*queries.dev*.tsv"]):
-        name = path.name.split("queries")[0].rstrip("_") or "english"
-        texts = _table(path)
-        queries[short_code(name)] = {query: texts[query] for query in qrels if query in texts}
+    for code, name in published_codes(paths, source).items():
+        texts = _table(paths[name])
+        queries[code] = {query: texts[query] for query in qrels if query in texts}
     chosen = wanted(queries, languages, source)
     return assemble(
         documents,
@@ -134,9 +137,7 @@ def convert_neuclir(source: Path, languages: Sequence[str]) -> Collection:
     language = _one(list(languages) or available, source)
     code = _NEUCLIR.get(language, language)
     named = [path for path in qrels_files if code in path.name] or qrels_files
-    qrels: Qrels = {}
-    for path in named:
-        qrels.update(read_qrels(path))
+    qrels = merge_qrels(named)
     queries: Texts = {}
     for path in topic_files:
         for where, record in read_json_lines(path):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -10,8 +9,9 @@ from typing import Any
 
 from distill.errors import InputError
 from distill.evaluation.collections import Collection, Qrels, Texts
-from distill.evaluation.converters.files import assemble, find, short_code, wanted
+from distill.evaluation.converters.files import assemble, find, published_codes, wanted
 from distill.evaluation.readers.lines import add_unique, read_json_lines, text_field
+from distill.json_files import read_json
 
 _MLQA = re.compile(r"(?:test|dev)-context-en-question-([a-z]{2})\.json")
 _XQUAD = re.compile(r"xquad\.([a-z]{2})\.json")
@@ -82,7 +82,8 @@ def convert_belebele(source: Path, languages: Sequence[str]) -> Collection:
 
     Files: ``xxx_Script.jsonl`` (swh_Latn.jsonl …) and ``eng_Latn.jsonl``.
     """
-    files = {short_code(path.name.split(".")[0]): path for path in find(source, ["???_????.jsonl"])}
+    paths = {path.name.split(".")[0]: path for path in find(source, ["???_????.jsonl"])}
+    files = {code: paths[name] for code, name in published_codes(paths, source).items()}
     if "en" not in files:
         raise InputError(f"{source}: no eng_Latn.jsonl", "the English passages", "add the file")
     chosen = wanted(files, languages, source)
@@ -115,12 +116,13 @@ def convert_mkqa(source: Path, languages: Sequence[str]) -> Collection:
     no passages; finding the English question among 10,000 is how it serves without them.
     """
     english: Texts = {}
-    translated: dict[str, Texts] = {}
+    by_name: dict[str, Texts] = {}
     for where, record in read_json_lines(find(source, ["mkqa.jsonl", "mkqa.jsonl.gz"])[0]):
         identifier = text_field(record, "example_id", where)
         add_unique(english, identifier, text_field(record, "query", where), where)
         for name, question in (record.get("queries") or {}).items():
-            translated.setdefault(short_code(name), {})[identifier] = str(question)
+            by_name.setdefault(name, {})[identifier] = str(question)
+    translated = {code: by_name[name] for code, name in published_codes(by_name, source).items()}
     chosen = wanted(translated, languages, source)
     # Equal questions are one document, so that none of them is wrong.
     first = {question: identifier for identifier, question in reversed(english.items())}
@@ -139,12 +141,15 @@ def convert_mkqa(source: Path, languages: Sequence[str]) -> Collection:
 def _squad(path: Path) -> Iterator[tuple[str, str, str]]:
     """(paragraph, question, question id) of SQuAD's JSON."""
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))["data"]
-        for article in data:
+        for article in read_json(path, dict)["data"]:
             for paragraph in article["paragraphs"]:
                 for question in paragraph["qas"]:
-                    yield paragraph["context"], question["question"], str(question["id"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
+                    yield (
+                        text_field(paragraph, "context", str(path)),
+                        text_field(question, "question", str(path)),
+                        text_field(question, "id", str(path)),
+                    )
+    except (KeyError, TypeError, AttributeError) as error:
         raise InputError(
             f"{path}: {error!r}", "SQuAD's JSON (data, paragraphs, qas)", "check the file"
         ) from error

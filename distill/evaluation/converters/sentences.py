@@ -16,9 +16,9 @@ from distill.evaluation.collections import Collection, Qrels, Texts
 from distill.evaluation.converters.files import (
     assemble,
     find,
+    published_codes,
     read_quoted_tsv,
     read_tsv,
-    short_code,
     wanted,
 )
 from distill.evaluation.readers.lines import add_unique, read_lines
@@ -53,11 +53,12 @@ def convert_tatoeba(source: Path, languages: Sequence[str], pool: str = "own") -
         pool: ``own``, as XTREME has it: a language's sentences are searched among its own English
             side; ``joint``: among all.
     """
-    files = {
-        short_code(match[1]): path
+    paths = {
+        match[1]: path
         for path in find(source, ["tatoeba.*-eng.*"])
         if (match := _TATOEBA.fullmatch(path.name)) and match[2] != "eng"
     }
+    files = {code: paths[name] for code, name in published_codes(paths, source).items()}
     documents: Texts = {}
     numbers: dict[str, str] = {}
     queries: dict[str, Texts] = {}

@@ -2,7 +2,7 @@
 
     corpus.jsonl      {"_id": "d1", "title": "...", "text": "..."}
     queries.jsonl     {"_id": "q1", "text": "..."}
-    qrels/test.tsv    query-id, corpus-id, score, with a header line
+    qrels/test.tsv    query-id, corpus-id, score, with a header line; also dev.tsv, train.tsv
 
 The queries' language is in no file: name it, or put one ``queries-XX.jsonl`` per language.
 """
@@ -29,14 +29,18 @@ def read(
     directory: Path,
     document_language: str = "en",
     query_language: str | None = None,
-    split: str = "test",
+    split: str | None = None,
 ) -> Collection:
     """Read the layout above, unchecked. Queries that the split does not judge are left out.
+
+    Args:
+        split: name of the judgments' file; ``test`` by default.
 
     Raises:
         InputError: a file is missing or broken.
     """
-    documents = _texts(directory, "corpus.jsonl", with_title=True)
+    qrels = read_qrels(_judgments(directory, split))
+    documents = read_documents(directory)
     queries: dict[str, Texts] = {}
     for path in sorted(directory.glob("queries-*.jsonl*")):
         match = _QUERIES.fullmatch(path.name)
@@ -46,7 +50,6 @@ def read(
         queries[query_language or document_language] = _texts(directory, "queries.jsonl")
     if not queries:
         raise InputError(f"{directory}: no queries.jsonl", "BEIR's queries", "add the file")
-    qrels = read_qrels(directory / "qrels" / f"{split}.tsv")
     collection = Collection(directory.resolve().name, documents, {}, {})
     for pair, language in order_pairs(queries, document_language):
         texts = queries[language]
@@ -58,6 +61,28 @@ def read(
         del collection.qrels[monolingual]
         collection.english_queries = dict.fromkeys(collection.queries, original)
     return collection
+
+
+def read_documents(directory: Path) -> Texts:
+    """Document id → title and text."""
+    return _texts(directory, "corpus.jsonl", with_title=True)
+
+
+def _judgments(directory: Path, split: str | None) -> Path:
+    """File of a split's judgments.
+
+    Raises:
+        InputError: there is none of that name.
+    """
+    path = directory / "qrels" / f"{split or 'test'}.tsv"
+    others = sorted(file.stem for file in (directory / "qrels").glob("*.tsv"))
+    if not path.is_file() and others and path.stem not in others:
+        raise InputError(
+            f"{path}: no such split",
+            f"one of {', '.join(others)}",
+            f"evaluate with --split {others[0]}",
+        )
+    return path
 
 
 def _texts(directory: Path, name: str, with_title: bool = False) -> Texts:

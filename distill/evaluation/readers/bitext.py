@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 
 from distill.errors import InputError
 from distill.evaluation.readers.lines import read_json_lines, read_lines, text_field
+from distill.json_files import parse_json
 
 
 def read_bitext(path: Path) -> Iterator[tuple[str, str]]:
@@ -49,8 +49,11 @@ def _read_shard(path: Path) -> Iterator[tuple[str, str]]:
                 if not member.name.endswith(".json"):
                     continue
                 file = archive.extractfile(member)
-                record = json.load(file) if file else {}
                 where = f"{path}: {member.name}"
+                content = file.read().decode("utf-8") if file else "{}"
+                record = parse_json(content, where, "a JSON object", "build the shards again")
+                if not isinstance(record, dict):
+                    raise InputError(where, "a JSON object", "build the shards again")
                 yield text_field(record, "source", where), text_field(record, "target", where)
-    except (OSError, tarfile.TarError, json.JSONDecodeError) as error:
+    except (OSError, EOFError, tarfile.TarError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: {error}", "a shard", "build the shards again") from error

@@ -23,6 +23,7 @@ from distill.evaluation.collections import Collection, Qrels, Texts, order_pairs
 from distill.evaluation.readers.additions import read_additions, write_additions
 from distill.evaluation.readers.lines import add_unique, read_json_lines, text_field
 from distill.evaluation.readers.qrels import read_qrels, write_qrels
+from distill.json_files import read_json
 
 _QUERIES = re.compile(r"queries-([A-Za-z]{2,3}(?:_[A-Za-z0-9]{2,4})?)(\.[A-Za-z_]+)?\.jsonl(\.gz)?")
 
@@ -40,7 +41,7 @@ def read(directory: Path, document_language: str | None = None) -> Collection:
     """
     description = _description(directory)
     document_language = document_language or str(description["document_language"])
-    documents = _read_documents(directory)
+    documents = read_documents(directory)
     queries: dict[str, Texts] = {}
     originals: dict[str, Texts] = {}
     for path in sorted(directory.glob("queries-*.jsonl*")):
@@ -76,15 +77,17 @@ def read(directory: Path, document_language: str | None = None) -> Collection:
 def _description(directory: Path) -> dict[str, Any]:
     """What collection.json holds."""
     path = directory / "collection.json"
-    if not path.is_file():
-        return {"document_language": "en"}
-    try:
-        description = json.loads(path.read_text(encoding="utf-8"))
-        return {**description, "document_language": str(description["document_language"])}
-    except (ValueError, KeyError, TypeError) as error:
+    record = read_json(
+        path, dict, default={"document_language": "en"}, remedy="repair or remove it"
+    )
+    language = record.get("document_language")
+    if not isinstance(language, str):
         raise InputError(
-            f"{path}: {error!r}", '{"document_language": "en"}', "repair or remove it"
-        ) from error
+            f"{path}: document_language {str(language)[:40]}",
+            '{"document_language": "en"}',
+            "repair or remove it",
+        )
+    return record
 
 
 def _restrict(qrels: Qrels, texts: Texts, everywhere: set[str]) -> Qrels:
@@ -95,16 +98,33 @@ def _restrict(qrels: Qrels, texts: Texts, everywhere: set[str]) -> Qrels:
     }
 
 
-def _read_documents(directory: Path) -> Texts:
+def read_documents(directory: Path) -> Texts:
+    """Document id → title and text.
+
+    Raises:
+        InputError: no ``docs.jsonl``, or a broken line.
+    """
     path = _existing(directory / "docs.jsonl")
     if path is None:
         raise InputError(f"{directory}: no docs.jsonl", "the documents", "add the file")
+    return read_titled(path)
+
+
+def read_titled(path: Path, key: str = "id") -> Texts:
+    """Read {"id", "title" (optional), "text"} lines: documents.
+
+    Args:
+        key: name of the id, ``_id`` in BEIR's files.
+
+    Raises:
+        InputError: a line of another form, or an id used twice.
+    """
     documents: Texts = {}
     for where, record in read_json_lines(path):
         text = text_field(record, "text", where)
         title = text_field(record, "title", where) if record.get("title") else ""
         add_unique(
-            documents, text_field(record, "id", where), f"{title} {text}" if title else text, where
+            documents, text_field(record, key, where), f"{title} {text}" if title else text, where
         )
     return documents
 

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import gzip
-import json
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
 from distill.errors import InputError
+from distill.json_files import parse_json
+
+#: No document, query or judgment is longer; a file without line ends is refused here.
+LONGEST_LINE = 64 << 20
 
 
 def read_lines(path: Path, encoding: str = "utf-8") -> Iterator[tuple[str, str]]:
@@ -18,12 +21,20 @@ def read_lines(path: Path, encoding: str = "utf-8") -> Iterator[tuple[str, str]]
     Blank lines are skipped, a byte order mark is dropped.
 
     Raises:
-        InputError: the file is missing or not in `encoding`.
+        InputError: the file is missing or not in `encoding`, or a line is longer than
+            `LONGEST_LINE` bytes.
     """
     number = 0
     try:
         with _open(path) as stream:
-            for number, line in enumerate(stream, start=1):
+            while line := stream.readline(LONGEST_LINE + 1):
+                number += 1
+                if len(line) > LONGEST_LINE:
+                    raise InputError(
+                        f"{path}:{number}: a line of more than {LONGEST_LINE >> 20} MiB",
+                        "one record a line",
+                        "check what the file is, or split the record",
+                    )
                 text = line.decode(encoding).removeprefix("\ufeff").rstrip("\r\n")
                 if text.strip():
                     yield f"{path}:{number}", text
@@ -49,12 +60,7 @@ def read_json_lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
         InputError: a line that is not a JSON object.
     """
     for where, line in read_lines(path):
-        try:
-            record = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise InputError(
-                f"{where}: {line[:40]!r}", "one JSON object per line", f"repair it ({error.msg})"
-            ) from error
+        record = parse_json(line, where, "one JSON object per line", "repair it")
         if not isinstance(record, dict):
             raise InputError(f"{where}: {line[:40]!r}", "a JSON object", "write {...}")
         yield where, record
@@ -64,12 +70,23 @@ def text_field(record: dict[str, Any], key: str, where: str) -> str:
     """`record[key]` as a string; numbers used as ids are written out.
 
     Raises:
-        InputError: the key is missing or holds something else.
+        InputError: the key is missing or holds something else, or text that no file can hold.
     """
     value = record.get(key)
     if isinstance(value, bool) or not isinstance(value, str | int):
-        raise InputError(f"{where}: {key!r} is {value!r}", "a string", f"give {key} a string")
-    return str(value)
+        raise InputError(
+            f"{where}: {key!r} is {repr(value)[:40]}", "a string", f"give {key} a string"
+        )
+    text = str(value)
+    broken = next((sign for sign in text if "\ud800" <= sign <= "\udfff"), None)
+    if broken is not None:
+        # Half of a pair, as a cut between the two leaves it; no encoder can read it.
+        raise InputError(
+            f"{where}: {key!r} has the lone surrogate \\u{ord(broken):04x}",
+            "whole characters",
+            "remove it, or write \\ufffd in its place",
+        )
+    return text
 
 
 def add_unique(texts: dict[str, str], identifier: str, text: str, where: str) -> None:

@@ -91,7 +91,7 @@ def drill_down(
         }
         english = collection.english_queries.get(pair, {})
         for query in choose_queries(values[systems[0]], values[systems[1]], num_queries):
-            text = collection.queries[pair][query]
+            text = collection.queries[pair].get(query, "(not in the queries file)")
             original = english.get(query, "")
             views.append(
                 QueryView(

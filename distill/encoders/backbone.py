@@ -1,0 +1,186 @@
+"""transformers' part of a model directory: tokenizer, configuration and weights, never its code.
+
+Shapes: none; lengths are in tokens.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from huggingface_hub.errors import StrictDataclassError
+from safetensors import SafetensorError
+from tokenizers import normalizers
+from transformers import AutoConfig, AutoModel, AutoTokenizer
+from transformers.utils import logging as transformers_logging
+
+from distill.encoders.settings import NO_LIMIT, TextSettings
+from distill.errors import InputError
+
+#: What transformers, safetensors and torch raise for files that are missing, cut off or forged.
+_BROKEN_FILES = (
+    *(OSError, ValueError, KeyError, TypeError, AttributeError, IndexError, ImportError),
+    *(RuntimeError, AssertionError, SafetensorError, StrictDataclassError, ZeroDivisionError),
+)
+#: Kinds whose positions are counted from behind the padding token's (fairseq's convention).
+_COUNTED_FROM_PADDING = {
+    *("camembert", "data2vec-text", "esm", "ibert", "lilt", "longformer", "luke", "markuplm"),
+    *("mpnet", "roberta", "roberta-prelayernorm", "xlm-roberta", "xlm-roberta-xl", "xmod"),
+}
+
+
+@contextmanager
+def foreign_files(source: object) -> Iterator[None]:
+    """Turn what libraries raise on a broken model directory into one `InputError`.
+
+    Raises:
+        InputError: the error's first line, with the directory it came from.
+    """
+    try:
+        yield
+    except InputError:
+        raise
+    except Exception as error:
+        # The tokenizers library raises Exception itself; its subclasses that are not listed
+        # are defects and pass.
+        if not isinstance(error, _BROKEN_FILES) and type(error) is not Exception:
+            raise
+        first_line = (str(error).strip().splitlines() or [repr(error)])[0]
+        if "trust_remote_code" in str(error):
+            raise InputError(
+                f"model {source}: its config.json asks for code of its own (auto_map)",
+                "an architecture that transformers has: code in a model directory never runs here",
+                "use a model of a known architecture, or save its weights as one",
+            ) from error
+        raise InputError(
+            f"model {source}: {first_line}",
+            "a complete model directory with config, weights and tokenizer",
+            "make or copy the model again",
+        ) from error
+
+
+def load_config(directory: Path) -> Any:
+    """The model's configuration.
+
+    Raises:
+        InputError: no configuration that transformers knows, or one with code of its own.
+    """
+    with foreign_files(directory):
+        return AutoConfig.from_pretrained(directory, local_files_only=True, trust_remote_code=False)
+
+
+def load_tokenizer(directory: Path, lower_case: bool = False) -> Any:
+    """The model's tokenizer; with `lower_case`, text is put in lower case before all else.
+
+    sentence-transformers does the same with ``do_lower_case``, whatever the vocabulary's case.
+
+    Raises:
+        InputError: no tokenizer that transformers can read, or one that cannot be told to.
+    """
+    with foreign_files(directory):
+        tokenizer = AutoTokenizer.from_pretrained(
+            directory, local_files_only=True, trust_remote_code=False
+        )
+    if not lower_case or getattr(tokenizer, "do_lower_case", False):
+        return tokenizer
+    if not tokenizer.is_fast:
+        raise InputError(
+            f"model {directory}: do_lower_case with a tokenizer of Python code",
+            "a tokenizer.json, which can be told to",
+            "set do_lower_case in tokenizer_config.json, where that class reads it",
+        )
+    backend = tokenizer.backend_tokenizer
+    first = normalizers.Lowercase()
+    own = backend.normalizer
+    backend.normalizer = first if own is None else normalizers.Sequence([first, own])
+    return tokenizer
+
+
+def load_backbone(directory: Path) -> tuple[Any, list[str]]:
+    """The model in float32, and the names of weights that are no part of it.
+
+    Raises:
+        InputError: its files cannot be read, or lack some of its weights.
+    """
+    with foreign_files(directory), quiet_transformers():
+        backbone, report = AutoModel.from_pretrained(
+            directory,
+            local_files_only=True,
+            trust_remote_code=False,
+            dtype=torch.float32,
+            output_loading_info=True,
+        )
+    missing = sorted(
+        key
+        for key in report["missing_keys"]
+        if not key.startswith("pooler.") and "position_ids" not in key
+    )
+    if missing:
+        raise InputError(
+            f"{directory}: weights without {missing[0]} and {len(missing) - 1} more",
+            f"all of a {backbone.config.model_type} model",
+            "copy the model again",
+        )
+    return backbone, sorted(report["unexpected_keys"])
+
+
+@contextmanager
+def quiet_transformers() -> Iterator[None]:
+    """No bars, and no report that counts a dropped pooler as a problem."""
+    verbosity = transformers_logging.get_verbosity()
+    progress = transformers_logging.is_progress_bar_enabled()
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        transformers_logging.set_verbosity(verbosity)
+        if progress:
+            transformers_logging.enable_progress_bar()
+
+
+def num_positions(config: Any) -> int:
+    """Tokens that a backbone has positions for; `NO_LIMIT` where it counts none.
+
+    RoBERTa and its kin count from behind the padding token's number, so that XLM-R's 514 are 512.
+    """
+    most = getattr(config, "max_position_embeddings", None)
+    # mDeBERTa keeps the number of its pretraining but has no table of positions.
+    if not isinstance(most, int) or most < 1 or not getattr(config, "position_biased_input", True):
+        return NO_LIMIT
+    if config.model_type in _COUNTED_FROM_PADDING:
+        most -= (getattr(config, "pad_token_id", None) or 0) + 1
+    return most
+
+
+def within_positions(settings: TextSettings, config: Any, source: object) -> TextSettings:
+    """Text settings whose lengths the backbone has positions for; a longer one is cut, and said.
+
+    Raises:
+        InputError: a backbone with fewer positions than a text needs at least.
+    """
+    most = num_positions(config)
+    cut: dict[str, Any] = {
+        name: most for name in ("query_length", "document_length") if getattr(settings, name) > most
+    }
+    for name in cut:
+        if getattr(settings, name) < NO_LIMIT:
+            _say(
+                f"{source}: {name} {getattr(settings, name)} is cut to {most}, the tokens that "
+                "this model has positions for"
+            )
+    return replace(settings, **cut) if cut else settings
+
+
+@functools.cache
+def _say(note: str) -> None:
+    """Print a note once per process, on the first rank."""
+    if os.environ.get("RANK", "0") == "0":
+        print(f"note: {note}", file=sys.stderr, flush=True)

@@ -1,0 +1,58 @@
+"""JSON that somebody else wrote: one error for whatever is wrong with it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from distill.errors import InputError
+
+
+def parse_json(
+    text: str, where: str, expected: str = "JSON", remedy: str = "repair or remove it"
+) -> Any:
+    """The value of a JSON text.
+
+    Args:
+        where: file, or file and line, for the message.
+
+    Raises:
+        InputError: the text is no JSON, is nested deeper than Python recurses, or holds an integer
+            of more digits than Python converts.
+    """
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        found = f"{where}: {text[:40]!r} ({error.msg}, line {error.lineno} column {error.colno})"
+    except RecursionError:
+        found = f"{where}: nested too deeply"
+    except ValueError:  # What int() says of a number that is too long to convert.
+        found = f"{where}: an integer of thousands of digits"
+    raise InputError(found, expected, remedy)
+
+
+def read_json(
+    path: Path, kind: type, default: Any = None, remedy: str = "copy the file again"
+) -> Any:
+    """The value of a JSON file, whose root is an object (``dict``) or an array (``list``).
+
+    Args:
+        default: returned where there is no such file; None refuses that.
+
+    Raises:
+        InputError: no file, no UTF-8, no JSON (see `parse_json`), or another root.
+    """
+    root = "a JSON object" if kind is dict else "a JSON array"
+    if default is not None and not path.is_file():
+        return default
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: byte {error.start} is no UTF-8", root, remedy) from error
+    except OSError as error:
+        raise InputError(f"{path}: {error.strerror or error}", root, remedy) from error
+    value = parse_json(text, str(path), root, remedy)
+    if not isinstance(value, kind):
+        raise InputError(f"{path}: {type(value).__name__} at its root", root, remedy)
+    return value
