@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -20,16 +19,11 @@ from typing import Any
 
 from tqdm import tqdm
 
-from data_shards.cleaning import REASONS, CleaningRules
+from data_shards.cleaning import CleaningRules
+from data_shards.entries import pair_entry
 from data_shards.format import (
     FORMAT_VERSION,
-    SPLITS,
-    Counts,
     Manifest,
-    PairEntry,
-    Shard,
-    Source,
-    Split,
     write_manifest,
 )
 from data_shards.held_out import HeldOutList, read_held_out
@@ -199,7 +193,7 @@ def _build_alone(
     }
     _write_shards(partitions, settings, workspace, progress)
     entries = {
-        pair: _pair_entry(pair, partition, settings, workspace, checksums)
+        pair: pair_entry(pair, partition, settings.inputs, workspace, checksums)
         for pair, partition in partitions.items()
     }
     manifest = Manifest(workspace.fingerprint, settings.rules(), entries)
@@ -286,47 +280,3 @@ def _write_shards(
 
         for _ in run_tasks(write_shard_of_runs, tasks(), settings.workers):
             bar.update()
-
-
-def _pair_entry(
-    pair: str,
-    partition: PairPartition,
-    settings: BuildSettings,
-    workspace: Workspace,
-    checksums: dict[str, str],
-) -> PairEntry:
-    shards: dict[str, list[Shard]] = {split: [] for split in SPLITS}
-    duplicates = 0
-    for task in partition.tasks:
-        record = workspace.record(task.name)
-        if record is None:
-            raise InputError(
-                f"{workspace.record_path(task.name)}: changed since it was written",
-                "a folder that nothing else writes to",
-                "start the build again",
-            )
-        shards[task.split].append(Shard(**record["shard"]))
-        duplicates += record["duplicates"]
-    dropped = partition.dropped + Counter({"duplicate": duplicates})
-    splits = {
-        split: Split(sum(shard.num_pairs for shard in listed), listed)
-        for split, listed in shards.items()
-        if listed
-    }
-    codes = parse_pair(pair)
-    sources = [
-        Source(_base_name(path), checksums.get(path, ""), item.licence, item.name)
-        for item in settings.inputs
-        if item.pair == pair
-        for path in item.paths
-    ]
-    kept = sum(split.num_pairs for split in splits.values())
-    by_reason = {reason: dropped[reason] for reason in REASONS if dropped[reason]}
-    return PairEntry(
-        codes.source, codes.target, splits, sources, Counts(partition.read, kept, by_reason)
-    )
-
-
-def _base_name(path: str) -> str:
-    """A file's name as text; bytes in it that are no UTF-8 become U+FFFD."""
-    return os.fsencode(Path(path).name).decode("utf-8", "replace")

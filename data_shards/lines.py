@@ -55,7 +55,15 @@ def lines_of(file: BinaryIO, where: str) -> Iterator[tuple[int, str | Fault]]:
             found = f"a line of more than {MAX_TEXT_BYTES >> 20} MiB"
             yield number, Fault(found, "one sentence pair a line", "cut the line")
             continue
-        yield number, _decoded(raw, offset, first=number == 1)
+        try:
+            text = raw.decode("utf-8")
+        except UnicodeDecodeError as error:
+            byte = f"byte 0x{raw[error.start]:02x} at offset {offset + error.start}"
+            yield number, Fault(byte, "UTF-8", "save the file as UTF-8")
+        else:
+            if number == 1:
+                text = text.removeprefix("\ufeff")
+            yield number, text.rstrip("\r\n")
         offset += len(raw)
 
 
@@ -65,17 +73,6 @@ def _skip_line(file: BinaryIO, raw: bytes) -> int:
     while not raw.endswith(b"\n") and (raw := file.readline(1 << 20)):
         skipped += len(raw)
     return skipped
-
-
-def _decoded(raw: bytes, offset: int, first: bool) -> str | Fault:
-    try:
-        text = raw.decode("utf-8")
-    except UnicodeDecodeError as error:
-        byte = f"byte 0x{raw[error.start]:02x} at offset {offset + error.start}"
-        return Fault(byte, "UTF-8", "save the file as UTF-8")
-    if first:
-        text = text.removeprefix("\ufeff")
-    return text.rstrip("\r\n")
 
 
 def _require_utf8(raw: bytes, where: str) -> None:

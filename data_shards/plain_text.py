@@ -47,15 +47,15 @@ def read_tsv(item: BitextInput, policy: str) -> Iterator[Row]:
                 yield malformed(path, line, policy, number)
                 continue
             columns = line.split("\t")
-            if not line.strip():
+            if len(columns) >= needed:
+                from_where = columns[origin - 1].strip() if origin else ""
+                yield number, columns[source - 1], columns[target - 1], from_where
+            elif not line.strip():
                 yield number, "", "", ""
-            elif len(columns) < needed:
+            else:
                 found = f"{len(columns)} {'column' if len(columns) == 1 else 'columns'}"
                 fault = Fault(found, f"at least {needed}, tab-separated")
                 yield malformed(path, fault, policy, number)
-            else:
-                from_where = columns[origin - 1].strip() if origin else ""
-                yield number, columns[source - 1], columns[target - 1], from_where
 
 
 def _numbers(wanted: dict[str, str], header: list[str] | None, path: str) -> tuple[int, int, int]:

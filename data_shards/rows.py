@@ -92,17 +92,23 @@ def malformed(where: str, fault: Fault, policy: str, number: int) -> Row:
 def judged(rows: Iterable[Row], where: str, policy: str) -> Iterator[Row]:
     """Rows of a reader, those apart whose texts are none: the one border for all formats."""
     for row in rows:
-        if row[1] is not None:
-            fault = next((found for text in row[1:] if (found := _fault(str(text)))), None)
+        number, source, target, origin = row
+        if source is not None and (
+            len(source) + len(target) > MAX_TEXT_BYTES
+            # By far most texts are printable, which is known in no time.
+            or not (source.isprintable() and target.isprintable() and origin.isprintable())
+        ):
+            fault = next(filter(None, map(_fault, (source, target, origin))), None)
             if fault is not None:
-                row = malformed(where, fault, policy, row[0])
+                row = malformed(where, fault, policy, number)
         yield row
 
 
 def _fault(text: str) -> Fault | None:
     if len(text) > MAX_TEXT_BYTES:
         return Fault(f"a text of {len(text)} characters", f"at most {MAX_TEXT_BYTES}", "cut it")
-    if text.isprintable() or not (bad := _NO_TEXT.search(text)):
+    bad = _NO_TEXT.search(text)
+    if bad is None:
         return None
     code = ord(bad[0])
     if bad[0] == NO_CHARACTER:

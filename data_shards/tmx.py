@@ -104,9 +104,10 @@ def _forget(unit: Any) -> None:
 
 def _name(element: Any) -> str:
     """Name of an element without its namespace; "entity" and "" for what is none."""
-    if element.tag is etree.Entity:
-        return _ENTITY
-    return etree.QName(element).localname if isinstance(element.tag, str) else ""
+    tag = element.tag
+    if isinstance(tag, str):
+        return tag.rpartition("}")[2]
+    return _ENTITY if tag is etree.Entity else ""
 
 
 def _variants(unit: Any) -> Iterator[_Variant]:
@@ -116,8 +117,10 @@ def _variants(unit: Any) -> Iterator[_Variant]:
         language = variant.get(_LANGUAGE) or variant.get("lang") or ""
         segment = next((child for child in variant if _name(child) == "seg"), None)
         if segment is not None:
-            pieces = list(_pieces(segment, kept=True))
-            text = None if None in pieces else "".join(filter(None, pieces))
+            text: str | None = segment.text or ""
+            if len(segment):
+                pieces = list(_pieces(segment, kept=True))
+                text = None if None in pieces else "".join(filter(None, pieces))
             yield language.strip().lower().replace("_", "-"), text
 
 

@@ -224,6 +224,7 @@ main({["build", str(killed), "--workers", "1", "--quiet", *options]!r})
         (["--pair", "sw-en={bitext}", "--languages", "sw"], "SOURCE,TARGET"),
         (["--pair", "tlh-en={bitext}", "--check-script"], "tlh_Latn"),
         (["--pair", "sw-en={folder}"], "not a file"),
+        (["--pair", "sw-en=s3://bucket/bitext.tsv"], "s3://bucket/bitext.tsv: not on this machine"),
     ],
 )
 def test_bad_input_is_refused_in_one_line(tmp_path, bitext, capsys, arguments, message):

@@ -276,9 +276,13 @@ def test_modes_are_those_of_the_umask(tmp_path, bitext, umask):
 
 def test_nothing_is_left_of_a_file_that_was_not_finished(tmp_path):
     (path := tmp_path / "x").write_text("before")
-    writer = whole_file(path)
-    writer.__enter__().write(b"half")
-    assert len(list(tmp_path.iterdir())) == 2
+
+    def interrupted() -> None:
+        with whole_file(path) as file:
+            file.write(b"half")
+            assert len(list(tmp_path.iterdir())) == 2
+            raise KeyboardInterrupt
+
     with pytest.raises(KeyboardInterrupt):
-        writer.__exit__(KeyboardInterrupt, KeyboardInterrupt(), None)
+        interrupted()
     assert [(each.name, each.read_text()) for each in tmp_path.iterdir()] == [("x", "before")]
