@@ -1,4 +1,4 @@
-"""``distill export RUN OUT``: a finished run as a directory that others load."""
+"""``distill export RUN OUT``: a finished run as a directory that others load, or search engines."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import yaml
 
 from distill.distributed.process import prepare_process
 from distill.errors import InputError, one_line_errors
+from distill.export.engines.command import add_arguments, check_arguments, export_for_engine
 from distill.recipe.files import load_settings, plain_settings
 from distill.recipe.recipe import Recipe
 
@@ -29,6 +30,7 @@ def export(options: argparse.Namespace) -> None:
     from distill.export.directory import write_directory
     from distill.export.onnx_files import require_onnx, write_onnx
 
+    check_arguments(options)
     source = _student(options.run, options.which)
     if options.output.exists() and any(options.output.iterdir()) and not options.force:
         raise InputError(
@@ -37,6 +39,9 @@ def export(options: argparse.Namespace) -> None:
     if options.onnx:
         require_onnx()
     recipe = load_settings(Recipe, options.run / "config.yaml")
+    if options.engine:
+        print("\n".join(export_for_engine(options, recipe, source)))
+        return
     encoder, text = load_encoder(str(source))
     encoder.eval()
     options.output.mkdir(parents=True, exist_ok=True)
@@ -103,6 +108,7 @@ def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument(
         "--force", action="store_true", help="write into a directory that is in use"
     )
+    add_arguments(parser)
     return parser.parse_args(arguments)
 
 
