@@ -78,7 +78,7 @@ def test_every_setting_has_its_line(site, tiny_world):
 
 def test_pages_load_nothing_from_elsewhere(site):
     pages = list(site.rglob("index.html"))
-    assert len(pages) == 6
+    assert len(pages) == 8
     for page in pages:
         for name in Codes(page).files:
             assert not re.match(r"(https?:)?//(?!squidfunk\.github\.io)", name), (page, name)

@@ -27,10 +27,10 @@ if TYPE_CHECKING:
     from distill.search.documents import Document
     from distill.tokens import Tokens
 
-ENGINES: dict[str, Engine] = {
-    engine.name: engine
-    for engine in (Qdrant(), LanceDB(), Elasticsearch(), OpenSearch(), Vespa(), Postgres())
-}
+_ALL: tuple[Engine, ...] = (
+    *(Qdrant(), LanceDB(), Elasticsearch(), OpenSearch(), Vespa(), Postgres()),
+)
+ENGINES = {engine.name: engine for engine in _ALL}
 #: Documents that are encoded and held at a time.
 _CHUNK = 4096
 
