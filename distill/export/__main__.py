@@ -1,4 +1,4 @@
-"""``distill export RUN OUT``: a finished run as a directory that others load, or search engines."""
+"""``distill export RUN OUT``: a finished run as a directory for others, or for an engine."""
 
 from __future__ import annotations
 

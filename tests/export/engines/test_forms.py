@@ -216,10 +216,8 @@ def test_names_that_cannot_be_ids_are_refused(finished_run, tmp_path, capsys):
 
 def test_another_teacher_is_refused(finished_run, tiny_world, tmp_path, capsys):
     arguments = ["--engine", "qdrant", "--documents", str(tiny_world.collection)]
+    arguments += ["--teacher", str(tiny_world.teacher)]
     with pytest.raises(SystemExit):
-        main(
-            [str(finished_run(False)), str(tmp_path / "out"), *arguments]
-            + ["--teacher", str(tiny_world.teacher)]
-        )
+        main([str(finished_run(False)), str(tmp_path / "out"), *arguments])
     assert "vectors of 16, expected the student's 32" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
