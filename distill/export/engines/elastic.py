@@ -64,7 +64,7 @@ class Elasticsearch(_Elastic):
 
     name = "elasticsearch"
     title = "Elasticsearch"
-    kinds = ("float32", "bits")
+    kinds: tuple[str, ...] = ("float32", "bits")
 
     def score(self, shape: Shape) -> str:
         """As `Engine.score`."""
@@ -132,7 +132,7 @@ class OpenSearch(_Elastic):
 
     name = "opensearch"
     title = "OpenSearch"
-    kinds = ("float32",)
+    kinds: tuple[str, ...] = ("float32",)
 
     def score(self, shape: Shape) -> str:
         """As `Engine.score`."""

@@ -21,7 +21,7 @@ class LanceDB:
 
     name = "lancedb"
     title = "LanceDB"
-    kinds = ("float16", "float32")
+    kinds: tuple[str, ...] = ("float16", "float32")
     takes_fixed = False
     max_name_bytes = 1 << 16
     queries_file = "queries.jsonl"

@@ -48,7 +48,7 @@ class Postgres:
 
     name = "pgvector"
     title = "PostgreSQL with pgvector"
-    kinds = ("float16", "float32", "bits")
+    kinds: tuple[str, ...] = ("float16", "float32", "bits")
     takes_fixed = True
     max_name_bytes = 2600
     queries_file = "queries.sql"

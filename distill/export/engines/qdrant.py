@@ -23,7 +23,7 @@ class Qdrant:
 
     name = "qdrant"
     title = "Qdrant"
-    kinds = ("float16", "float32")
+    kinds: tuple[str, ...] = ("float16", "float32")
     takes_fixed = True
     max_name_bytes = 1 << 16
     queries_file = "queries.jsonl"

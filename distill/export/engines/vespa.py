@@ -71,7 +71,7 @@ class Vespa:
 
     name = "vespa"
     title = "Vespa"
-    kinds = ("float32", "bfloat16", "bits")
+    kinds: tuple[str, ...] = ("float32", "bfloat16", "bits")
     takes_fixed = True
     max_name_bytes = 1 << 15
     queries_file = "queries.jsonl"

@@ -65,7 +65,7 @@ def test_elasticsearch(kind, fixed, tmp_path):
         assert (source["name"], source["text"]) == (entry.name, entry.text)
         if kind == "bits":
             bits = [bin(int(row, 16))[2:].zfill(DIMENSION) for row in source["vectors"]]
-            assert bits == ["".join("01"[x > 0] for x in row) for row in entry.vectors]
+            assert bits == ["".join("01"[int(x > 0)] for x in row) for row in entry.vectors]
         else:
             np.testing.assert_allclose(source["vectors"], entry.vectors, atol=1e-6)
         assert (len(source["fixed"]) == FIXED) if fixed else "fixed" not in source
