@@ -19,7 +19,7 @@ READERS := .venv-readers
 # What PyLate asks for but fast-plaid, which wants a torch of its own; Stanford's PLAID serves.
 PYLATE_NEEDS := "sentence-transformers==5.3.0" "transformers<=5.3.0" datasets accelerate pandas ujson ninja fastkmeans
 
-.PHONY: demo test test-fast test-roundtrips lint docs clean
+.PHONY: demo test test-fast test-engines test-roundtrips lint docs clean
 
 demo: $(VENV)/installed
 	$(BIN)/python launch/demo/run.py
@@ -29,6 +29,11 @@ test: $(VENV)/installed-dev
 
 test-fast: $(VENV)/installed-dev
 	$(BIN)/python -m pytest -m "not slow" $(PYTEST_FLAGS)
+
+# Documents in Qdrant, LanceDB and PostgreSQL, and the search box of docs/fifteen-minutes.md.
+test-engines: $(VENV)/installed-dev
+	$(BIN)/python -m pytest tests/export/engines tests/export/test_query_encoder.py \
+	    tests/test_fifteen_minutes.py $(PYTEST_FLAGS)
 
 test-roundtrips: $(VENV)/installed-dev $(READERS)/installed
 	PYLATE_PYTHON=$(CURDIR)/$(READERS)/pylate/bin/python \

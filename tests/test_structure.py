@@ -77,9 +77,12 @@ ALLOWED = {
     | {
         "data_shards.format",
         "distill.distributed.process",
+        "distill.embedding",
         "distill.encoders",
         "distill.evaluation.results",
         "distill.recipe",
+        # What an engine is given is read as what is searched here.
+        "distill.search.documents",
     },
     "distill.search": KNOWN_TO_ALL
     | {

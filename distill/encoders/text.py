@@ -117,6 +117,11 @@ class TextEncoder:
         return int(max(self.tokenizer.get_vocab().values())) + 1
 
     @property
+    def query_marker(self) -> int | None:
+        """Id of the token that marks a query, where there is one."""
+        return self._query_marker
+
+    @property
     def has_query_marker(self) -> bool:
         """Whether the second token of a query is its marker."""
         return self._query_marker is not None

@@ -1,4 +1,4 @@
-"""Exports a finished run to a directory that others load: ``distill export RUN OUT``."""
+"""Exports a finished run for other libraries, or for a search engine: ``distill export RUN OUT``."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import yaml
 
 from distill.distributed.process import prepare_process
 from distill.errors import InputError, one_line_errors
+from distill.export.engines.command import add_arguments, check_arguments, export_for_engine
 from distill.recipe.files import load_settings, plain_settings
 from distill.recipe.recipe import Recipe
 
@@ -28,7 +29,12 @@ def export(options: argparse.Namespace) -> None:
     from distill.export.check import check_directory
     from distill.export.directory import write_directory
     from distill.export.onnx_files import require_onnx, write_onnx
+    from distill.export.push import check_push, push
 
+    check_arguments(options)
+    _check_push_options(options)
+    if options.push:
+        check_push(options.push, options.no_dry_run)
     source = _student(options.run, options.which)
     if options.output.exists() and any(options.output.iterdir()) and not options.force:
         raise InputError(
@@ -37,6 +43,9 @@ def export(options: argparse.Namespace) -> None:
     if options.onnx:
         require_onnx()
     recipe = load_settings(Recipe, options.run / "config.yaml")
+    if options.engine:
+        print("\n".join(export_for_engine(options, recipe, source)))
+        return
     encoder, text = load_encoder(str(source))
     encoder.eval()
     options.output.mkdir(parents=True, exist_ok=True)
@@ -52,6 +61,19 @@ def export(options: argparse.Namespace) -> None:
         encoding="utf-8",
     )
     print("\n".join([*checks, f"exported to {options.output}"]))
+    if options.push:
+        lines = push(options.output, options.push, public=options.public, really=options.no_dry_run)
+        print("\n".join(lines))
+
+
+def _check_push_options(options: argparse.Namespace) -> None:
+    for name, given in (("--public", options.public), ("--no-dry-run", options.no_dry_run)):
+        if given and not options.push:
+            raise InputError(f"{name} without --push", "a repository", "add --push USER/NAME")
+    if options.push and options.engine:
+        raise InputError(
+            "--push with --engine", "the model, not an index", "export the model without --engine"
+        )
 
 
 def _student(run: Path, which: str) -> Path:
@@ -99,10 +121,16 @@ def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
         default="student",
         help="the last student or the best",
     )
-    parser.add_argument("--onnx", action="store_true", help="also onnx/model.onnx and an int8 one")
+    parser.add_argument(
+        "--onnx", action="store_true", help="also onnx/: the query encoder, without torch"
+    )
     parser.add_argument(
         "--force", action="store_true", help="write into a directory that is in use"
     )
+    parser.add_argument("--push", metavar="USER/NAME", help="say what a push to the hub would do")
+    parser.add_argument("--no-dry-run", action="store_true", help="with --push: upload, as private")
+    parser.add_argument("--public", action="store_true", help="with --push: for everybody to read")
+    add_arguments(parser)
     return parser.parse_args(arguments)
 
 

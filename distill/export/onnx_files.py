@@ -1,4 +1,7 @@
-"""Exports the query encoder as ONNX (`write_onnx`): any batch and length, float32 and int8.
+"""Exports the query encoder as ONNX in a folder that needs no torch: `write_onnx`.
+
+In float32 and int8, for any number of texts of any length. Beside the models lie the tokenizer, what surrounds a query, and
+``query_encoder.py``, which reads them.
 
 Shapes: B texts, N tokens, D dimension.
 """
@@ -6,6 +9,8 @@ Shapes: B texts, N tokens, D dimension.
 from __future__ import annotations
 
 import copy
+import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -82,6 +87,7 @@ def write_onnx(output: Path, encoder: LateInteractionEncoder, text: TextEncoder)
         verbose=False,
     )
     quantize_dynamic(path, small, weight_type=QuantType.QInt8)
+    _write_reader(folder, text)
     exact = _deviation(path, encoder, text)
     if exact[0] > _TOLERANCE:
         raise ExportCheckError(f"{path}: coordinates deviate from torch by {exact[0]:.1e}")
@@ -90,6 +96,26 @@ def write_onnx(output: Path, encoder: LateInteractionEncoder, text: TextEncoder)
         f"{path.name}: {_mebibytes(path)}, greatest difference of a coordinate {exact[0]:.1e}",
         f"{small.name}: {_mebibytes(small)}, least cosine of a token with torch's {rounded[1]:.3f}",
     ]
+
+
+def _write_reader(folder: Path, text: TextEncoder) -> None:
+    """Tokenizer, settings and program, so that the folder is all that a server needs."""
+    settings = text.settings
+    backend = text.tokenizer.backend_tokenizer
+    backend.no_truncation()
+    backend.no_padding()
+    backend.save(str(folder / "tokenizer.json"))
+    record = {
+        "query_prompt": settings.query_prompt,
+        "query_length": settings.query_length,
+        "marker_id": text.query_marker,
+        "pad_id": text.tokenizer.pad_token_id,
+        "mask_id": text.tokenizer.mask_token_id,
+        "do_query_expansion": settings.do_query_expansion,
+        "attend_to_expansion_tokens": settings.attend_to_expansion_tokens,
+    }
+    (folder / "query_encoder.json").write_text(json.dumps(record, indent=2) + "\n")
+    shutil.copy(Path(__file__).with_name("query_encoder.py"), folder / "query_encoder.py")
 
 
 def _mebibytes(path: Path) -> str:

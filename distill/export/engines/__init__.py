@@ -1,0 +1,1 @@
+"""Teacher-encoded documents and student-encoded queries as search engines want them."""
