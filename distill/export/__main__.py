@@ -1,4 +1,4 @@
-"""Exports a finished run for other libraries, or for a search engine: ``distill export RUN OUT``."""
+"""Exports a finished run for other libraries or a search engine: ``distill export RUN OUT``."""
 
 from __future__ import annotations
 

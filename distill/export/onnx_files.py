@@ -1,7 +1,7 @@
 """Exports the query encoder as ONNX in a folder that needs no torch: `write_onnx`.
 
-In float32 and int8, for any number of texts of any length. Beside the models lie the tokenizer, what surrounds a query, and
-``query_encoder.py``, which reads them.
+In float32 and int8, for any number of texts of any length. Beside the models lie the tokenizer,
+what surrounds a query, and ``query_encoder.py``, which reads them.
 
 Shapes: B texts, N tokens, D dimension.
 """
