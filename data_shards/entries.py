@@ -1,4 +1,4 @@
-"""The manifest's entry of a pair, from what its runs counted and its shards recorded."""
+"""Makes the manifest's entry of a pair (`pair_entry`) from what its runs and shards recorded."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the libraries beneath throw at bad input, and the one line that becomes of it.
+"""Turns what libraries throw at bad input into one line: `one_line`, `parse_json`.
 
 The one table for all readers. An entry names exceptions by module and name, so that a library
 that is not installed is not needed to read the table: what was never imported threw nothing.

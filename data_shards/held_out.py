@@ -1,4 +1,4 @@
-"""Lists of held-out sentences, in the forms in which people keep them, and what they matched.
+"""Reads lists of held-out sentences in the forms people keep them (`read_held_out`).
 
 A line may be a sentence, cells with tabs between them (an id and a text, or a pair), CSV or a
 JSON object; a file may be one JSON document. Which cell or field is the text is not guessed: each

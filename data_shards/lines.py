@@ -1,4 +1,4 @@
-"""Lines of text files: UTF-8, ended by line feeds, of bounded length.
+"""Reads lines of text files (`lines_of`): UTF-8, ended by line feeds, of bounded length.
 
 Only a line feed ends a line, so that what other programs take for line ends inside of a
 sentence (carriage return, NEL, U+2028) stays text and aligned files stay aligned. A file that has

@@ -1,4 +1,4 @@
-"""What a build tells of the things it looked for: what they matched, or that nothing did."""
+"""Reports what the things a build looked for matched, or that nothing did: `matches`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""JSON that somebody else wrote: one error for whatever is wrong with it."""
+"""Reads JSON that somebody else wrote, with one error for whatever is wrong: `read_json`."""
 
 from __future__ import annotations
 

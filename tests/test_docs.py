@@ -179,3 +179,10 @@ def test_stated_defaults_are_those_of_the_code():
         if stated is None or not says(stated[1], item.default):
             wrong[f"{kind.__name__}.{item.name}"] = text
     assert not wrong
+
+
+def test_nothing_is_installed_from_where_it_is_not():
+    """No registry has this package: it is installed from a clone or a git address."""
+    texts = [ROOT / "README.md", *ROOT.glob("docs/*.md"), *ROOT.glob("distill/**/*.py")]
+    wrong = re.compile(r"pip install[^\n`]*['\" ]optical-distill")
+    assert [path for path in texts if wrong.search(path.read_text(encoding="utf-8"))] == []

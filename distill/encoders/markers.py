@@ -1,4 +1,4 @@
-"""Markers and skip list of a model directory in terms of its own tokenizer."""
+"""Finds a model directory's markers and skip list in its own tokenizer: `own_settings`."""
 
 from __future__ import annotations
 

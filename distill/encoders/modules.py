@@ -1,4 +1,4 @@
-"""The modules of a directory that sentence-transformers or PyLate wrote: ``modules.json``."""
+"""Reads the ``modules.json`` of sentence-transformers or PyLate: `read_modules`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One vector a text, as sentence-transformers' modules make it of a backbone's hidden states.
+"""Pools one vector a text (`PooledEncoder`), as sentence-transformers' modules do.
 
 The modules are Pooling, then any number of Dense, Normalize and Dropout (Reimers & Gurevych,
 EMNLP 2019; the library's own names and formulas).

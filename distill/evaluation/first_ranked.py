@@ -1,4 +1,4 @@
-"""Measures of the document ranked first that trec_eval does not know.
+"""Measures the document ranked first in ways that trec_eval does not know (`evaluate_pair`).
 
 - ``BitextF1``: bitext retrieval (Tatoeba) as sentence encoders report it
 - ``AnswerF1``, ``AnswerP``, ``AnswerR``: the answers of the query that belongs to it (QALD)

@@ -1,4 +1,4 @@
-"""Scripts that write no spaces between words: what stands for a word there.
+"""Finds what stands for a word in scripts that write no spaces between words: `units`.
 
 Chinese, Japanese, Thai, Lao, Khmer and Burmese texts have words but do not mark them. A character
 is the unit that a text is cut at, and a pair of neighbouring characters is a term, as Lucene's

@@ -1,4 +1,4 @@
-"""The exported directory on the Hugging Face hub: private, and only when it is asked for twice."""
+"""Publishes the exported directory on the Hugging Face hub (`push`): private, only asked twice."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a place is, what is filled into it when it is opened, and what of it may be shown.
+"""Resolves a place (`expanded`): what is filled in when it is opened, and what may be shown.
 
 A place is a path, a URL or ``pipe:COMMAND``. ``${VARIABLE}`` in it stands for a variable of the
 environment, so that a secret need not be written down; it is filled in when the place is opened.

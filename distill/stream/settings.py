@@ -1,4 +1,4 @@
-"""Settings of the stream in a recipe, ``data.…`` (no torch)."""
+"""Holds the stream's settings in a recipe, ``data.…``: `DataSettings` (no torch)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is remembered of a file beside the cache: its checksum at a size and time of change.
+"""Remembers a file's checksum at a size and time of change, next to the cache: `Stamp`.
 
 A stamp is also the lock of its file among the processes of this machine. It is believed only if
 it belongs to this user (or root): whoever can write into a shared folder can put files there.

@@ -1,4 +1,4 @@
-"""Questions in African languages: AfriQA with its gold passages, CIRAL's topics."""
+"""Converts questions in African languages: AfriQA with its gold passages, CIRAL's topics."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Questions with formal queries, as retrieval of the same question in English: XSemPLR, QALD.
+"""Converts questions with formal queries to retrieval of the English question: XSemPLR, QALD.
 
 Whoever has English questions and their queries answers a question in X with the query of the
 English question that is found first; `distill.evaluation.first_ranked` measures how well.

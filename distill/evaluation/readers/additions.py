@@ -1,4 +1,4 @@
-"""What a collection in the plain layout may say beside documents, queries and judgments.
+"""Reads what the plain layout may add to documents, queries and judgments (`read_additions`).
 
 pool-sw.txt            ids of the documents that queries of sw are searched among, one a line
 answers.jsonl          {"id": "d1", "query": "SELECT …", "answers": ["…"] (optional)}, for

@@ -1,4 +1,4 @@
-"""The SGML of newspapers and topics: sections between tags, in time linear in the file.
+"""Reads the SGML of newspapers and topics (`sections`), in time linear in the file.
 
 Files of the nineties are no XML: tags stay open, entities are unknown, bytes are ISO 8859-1.
 """

@@ -1,1 +1,1 @@
-"""Teacher-encoded documents and student-encoded queries as search engines want them."""
+"""Exports documents (by the teacher) and queries (by the student) as search engines want them."""

@@ -1,4 +1,4 @@
-"""``distill export RUN OUT --engine NAME``: one engine's directory of documents and queries."""
+"""Exports one engine's documents and queries: ``distill export RUN OUT --engine NAME``."""
 
 from __future__ import annotations
 

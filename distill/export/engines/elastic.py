@@ -1,4 +1,4 @@
-"""Elasticsearch's ``rank_vectors``, OpenSearch's ``lateInteractionScore``: mapping, bulk, search.
+"""Writes for Elasticsearch (``rank_vectors``) and OpenSearch: mapping, bulk files, searches.
 
 The two share the forms of their bulk files and of a scored search; each scores by a script.
 """

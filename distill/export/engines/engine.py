@@ -1,4 +1,4 @@
-"""What every engine has: files for its schema, for documents and for queries.
+"""Defines what every engine has: files for its schema, for documents and for queries (`Engine`).
 
 Shapes: N query tokens, M document tokens, D dimension, F dimension of a fixed-size vector.
 """

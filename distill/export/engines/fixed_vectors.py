@@ -1,4 +1,4 @@
-"""One vector for a text's many: MUVERA's fixed-dimensional encodings.
+"""Encodes a text's many vectors as one (`FixedVectors`): MUVERA's fixed-dimensional encodings.
 
 Dhulipala et al., "MUVERA: Multi-Vector Retrieval via Fixed Dimensional Encodings" (NeurIPS 2024,
 arXiv 2405.19504), section 2; the last projection is the count sketch of its authors' code. The dot

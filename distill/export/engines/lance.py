@@ -1,4 +1,4 @@
-"""LanceDB: a column of lists of vectors, searched by MaxSim of cosines (LanceDB 0.17 and later)."""
+"""Writes a LanceDB table: a column of lists of vectors for MaxSim (LanceDB 0.17 and later)."""
 
 from __future__ import annotations
 
@@ -106,6 +106,6 @@ def require_pyarrow() -> Any:
         raise InputError(
             "--engine lancedb: no package pyarrow",
             "what writes Parquet",
-            "pip install optical-distill[data]",
+            "pip install pyarrow",
         ) from error
     return pyarrow

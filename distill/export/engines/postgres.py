@@ -1,4 +1,4 @@
-"""PostgreSQL with pgvector: an array of vectors in a row, and MaxSim as a SQL function."""
+"""Writes for PostgreSQL with pgvector: an array of vectors in a row, MaxSim as a SQL function."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Qdrant: a multivector with the MaxSim comparator (Qdrant 1.10 and later; queries of 1.10)."""
+"""Writes for Qdrant: multivectors with the MaxSim comparator (Qdrant 1.10 and later)."""
 
 from __future__ import annotations
 

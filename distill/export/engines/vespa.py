@@ -1,4 +1,4 @@
-"""Vespa: an application with a tensor field of token vectors and a MaxSim rank profile."""
+"""Writes a Vespa application: a tensor field of token vectors and a MaxSim rank profile."""
 
 from __future__ import annotations
 
