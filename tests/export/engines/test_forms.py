@@ -87,9 +87,10 @@ def test_elasticsearchs_own_classes_take_mapping_and_query(tmp_path):
     fields = {name: dsl.field.construct_field(dict(value)) for name, value in mapping.items()}
     assert type(fields["vectors"]).__name__ == "RankVectors"
     assert {name: value.to_dict() for name, value in fields.items()} == mapping
-    parsed = dsl.Search.from_dict(query)
-    assert type(parsed.query).__name__ == "ScriptScore"
-    assert parsed.to_dict() == query
+    parsed = dsl.Q(query["query"])
+    assert type(parsed).__name__ == "ScriptScore"
+    assert type(parsed.query).__name__ == "Knn"
+    assert parsed.to_dict() == query["query"]
 
 
 @pytest.mark.parametrize("fixed", [0, FIXED])
