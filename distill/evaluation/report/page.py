@@ -62,7 +62,8 @@ def write_page(
     Args:
         steps: see `load_steps`.
         evaluation: folder with ``<collection>/step-<n>/drilldown.json``, where there is one.
-        measure: the one that is drawn; all are in the tables.
+        measure: the one that is drawn, or the first where a collection was evaluated without it;
+            all are in the tables.
         notes: sentences put on top.
     """
     parts = [f"<p>{escape(note)}</p>" for note in notes]
@@ -70,15 +71,17 @@ def write_page(
         last = max(by_step)
         results = list(by_step[last])
         parts.append(f"<h2>{escape(collection)}, step {last}</h2>")
-        parts.append(_bars(results, measure))
+        drawn = measure if measure in _measures(results) else _measures(results)[0]
+        drawable = {step: each for step, each in by_step.items() if drawn in _measures(each)}
+        parts.append(_bars(results, drawn))
         parts += [_table(results, each) for each in _measures(results)]
-        if len(by_step) > 1:
-            parts.append(_curves(by_step, measure))
+        if len(drawable) > 1:
+            parts.append(_curves(drawable, drawn))
         parts.append(_overlaps(evaluation / collection / f"step-{last}" / "overlap.json"))
         views = read_views(evaluation / collection / f"step-{last}" / "drilldown.json")
         if views:
             parts.append("<h3>Single queries</h3>")
-            parts += [_view(view, measure) for view in views]
+            parts += [_view(view, drawn) for view in views]
     replace_text(
         path,
         '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
