@@ -54,7 +54,9 @@ def make_server(searcher: Searcher, languages: list[str], host: str, port: int) 
             self._deadline.cancel()
             if not is_own_name(self.headers.get("Host"), names):
                 # A page of another site whose name was turned to this machine (DNS rebinding).
-                self._refuse(f"open this page as http://{host}:{self.server.server_port}/", 421)
+                self._refuse(
+                    f"open this page as http://{host}:{self.server.server_address[1]}/", 421
+                )
                 return
             try:
                 address = urlsplit(self.path)
