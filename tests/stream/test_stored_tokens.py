@@ -121,7 +121,7 @@ def stored_for(root, tokenize, **options) -> list[int]:
 
 
 def test_tokens_of_shards_that_were_built_again(make_shards, open_stream, tokenize, tmp_path):
-    """Of the same name and number of samples: not found by the stream, made again, old ones gone."""
+    """Of the same name and size: not found by the stream, made again, old ones gone."""
     root = shutil.copytree(make_shards({"sw-en": 50}), tmp_path / "copy")
     assert stored_for(root, tokenize) == [3, 3]
     assert stored_for(root, tokenize) == [0, 0]
