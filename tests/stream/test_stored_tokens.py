@@ -183,9 +183,7 @@ def test_what_could_not_be_read_has_no_tokens(make_shards, open_stream, tokenize
     shard.write_bytes(damaged)
     found, expected = (hashlib.sha256(data).hexdigest() for data in (damaged, whole))
     (root / "manifest.json").write_text(manifest.replace(expected, found))
-    with pytest.raises(
-        TooManyFaultsError, match=r"1 unreadable.*wrong checksum.*at most 0"
-    ):
+    with pytest.raises(TooManyFaultsError, match=r"1 unreadable.*wrong checksum.*at most 0"):
         store_tokens(root, side="source", tokenize=tokenize)
     assert not list(root.rglob("*.tokens"))
     assert stored_for(root, tokenize, max_bad_fraction=0.1) == [3, 3]
