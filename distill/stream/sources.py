@@ -88,7 +88,7 @@ class ShardCache:
         if not is_url(place):
             path = Path(place)
             if not (place.endswith(".gz") if sha256 else is_packed(path)):
-                if sha256 and sha256_of(path, _lock(self.copy_of(place))) != sha256:
+                if sha256 and sha256_of(path, self._stamp_of) != sha256:
                     raise CorruptSourceError("the file's checksum differs from the manifest's")
                 return path
             of = "" if sha256 else str(state_of(path))
@@ -149,6 +149,9 @@ class ShardCache:
         name = redacted(place).partition("?")[0].rsplit("/", 1)[-1].rsplit(" ", 1)[-1]
         name = re.sub(r"[^A-Za-z0-9._-]", "_", _COMPRESSION.sub(".tar", name))[-60:]
         return self.folder / f"{hashlib.sha256(told).hexdigest()[:24]}-{name}{suffix}"
+
+    def _stamp_of(self, path: str) -> Path:
+        return _lock(self.copy_of(path))
 
     def _with_retries(self, place: str, attempt: Callable[[], T]) -> T:
         for number in range(1, self.attempts + 1):

@@ -12,7 +12,7 @@ import hashlib
 import json
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
@@ -143,23 +143,27 @@ def hash_file(path: Path) -> str:
     return digest.hexdigest()
 
 
-def sha256_of(path: Path, stamp_path: Path) -> str:
+def sha256_of(path: Path, stamp_of: Callable[[str], Path]) -> str:
     """SHA-256 of a file, which is read once as long as it does not change.
 
     A process hashes it once; a large one is hashed once by all processes of a machine, which find
     it in its stamp. Where no stamp can be kept each process hashes for itself.
 
+    Args:
+        path: the file.
+        stamp_of: where the stamp of a path is; hashable.
+
     Raises:
         OSError: the file cannot be read.
     """
-    return _sha256_in(str(path), state_of(path), stamp_path)
+    return _sha256_in(str(path), state_of(path), stamp_of)
 
 
 @lru_cache(maxsize=1 << 16)
-def _sha256_in(path: str, state: State, stamp_path: Path) -> str:
+def _sha256_in(path: str, state: State, stamp_of: Callable[[str], Path]) -> str:
     if state[0] >= _STAMPED_BYTES:
         try:
-            with stamped(stamp_path) as stamp:
+            with stamped(stamp_of(path)) as stamp:
                 return stamp.sha256(Path(path))
         except InputError:
             pass

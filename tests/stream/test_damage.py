@@ -1,4 +1,4 @@
-"""One byte changed anywhere in what belongs to a data set is never read as if it were not."""
+"""One bit changed anywhere in the files of a data set: never read as if nothing had happened."""
 
 from __future__ import annotations
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+
 import pytest
 import torch
 
@@ -96,3 +98,17 @@ def test_a_student_that_is_not_trained_is_refused(tiny_world, tmp_path, capsys):
         )
     assert caught.value.code == EXIT_BAD_INPUT
     assert "--student RUN/student" in capsys.readouterr().err
+
+
+def test_what_cannot_be_read_is_counted(tiny_world, tmp_path, capsys):
+    """A lexicon of what happened to be readable would be another one, without a word."""
+    shards = shutil.copytree(tiny_world.shards, tmp_path / "shards")
+    for shard in sorted((shards / "sw-en").glob("train-*.tar")):
+        shard.write_bytes(shard.read_bytes().replace(b'{"source"', b'#"source"'))
+    options = [str(tiny_world.recipe), f"data.shards=[{shards}]", "--output", str(tmp_path / "out")]
+    with pytest.raises(SystemExit) as caught:
+        learn_lexicon.main([*options, "--method", "model1", "--max-pairs", "200"])
+    assert caught.value.code == EXIT_BAD_INPUT
+    message = capsys.readouterr().err
+    assert "1 unreadable samples" in message
+    assert "at most 0 of those read of sw-en" in message
