@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from launches import DEEPSPEED, PLAIN, run
 
 from distill.checkpoints.checkpoint import checkpoints_in, read_state
 from distill.encoders.directory import load_encoder
@@ -102,3 +103,36 @@ def test_training_from_a_file_of_pairs_learns_to_retrieve(tiny_world, tmp_path):
             tmp_path / "teacher" / name
         ).read_bytes()
     assert not unfinished.exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["zero3", "dynamo"])
+def test_what_is_written_under_any_engine_can_be_read(tiny_world, tmp_path, kind):
+    lines = [json.dumps({"query": f"red bird {n}", "passage": f"a bird {n}"}) for n in range(40)]
+    (tmp_path / "pairs.jsonl").write_text("\n".join(lines) + "\n")
+    options = [
+        *(f"model={tiny_world.backbone}", f"data={tmp_path / 'pairs.jsonl'}"),
+        *(
+            f"output={tmp_path / 'teacher'}",
+            "max_steps=2",
+            "batch_size=4",
+            "checkpoint.every_steps=0",
+        ),
+        *("optimizer.warmup_steps=0", "embedding_dimension=16", "freeze_embeddings=false"),
+    ]
+    launcher = [*PLAIN, "--dynamo_backend", "eager"]
+    if kind == "zero3":
+        # Parameters of the miniature are partitioned, too.
+        zero = {"stage": 3, "stage3_param_persistence_threshold": 0}
+        path = tmp_path / "engine.json"
+        path.write_text(json.dumps({"zero_optimization": zero}))
+        options += [f"launch.student_deepspeed={path}", f"launch.teacher_deepspeed={path}"]
+        launcher = DEEPSPEED
+    done = run([*launcher, str(ROOT / "distill/train_teacher.py"), *options])
+    assert done.returncode == 0, done.stdout + done.stderr
+    encoder, _ = load_encoder(str(tmp_path / "teacher"))
+    assert all(parameter.numel() for parameter in encoder.parameters())
+    before, _ = load_encoder(str(tiny_world.backbone), embedding_dimension=16)
+    assert {name: tensor.shape for name, tensor in before.state_dict().items()} == {
+        name: tensor.shape for name, tensor in encoder.state_dict().items()
+    }

@@ -44,6 +44,9 @@ def open_place(place: str, timeout_seconds: float) -> Iterator[IO[bytes]]:
         else:
             with open(filled.removeprefix("file://"), "rb") as file:
                 yield file
+    except InputError as error:
+        shown = hidden(error.found, place)
+        raise type(error)(shown, error.expected, hidden(error.remedy, place)) from None
     except OSError as error:
         shown = hidden(str(error), place)
         if shown == str(error):
@@ -111,7 +114,7 @@ def _open_elsewhere(url: str) -> Iterator[IO[bytes]]:
     try:
         import fsspec
 
-        known = scheme in fsspec.available_protocols()
+        known = scheme in {*fsspec.available_protocols(), *fsspec.registry}
     except ImportError:
         known = False
     try:

@@ -70,7 +70,7 @@ def scanned_shard(place: str, cache: ShardCache) -> tuple[Path, str, int]:
 
     def write(partial: Path) -> None:
         with partial.open("xb") as file:
-            np.save(file, _scan(path))
+            np.save(file, index_of(path))
 
     shown = redacted(place)
     try:
@@ -99,7 +99,7 @@ def require_whole(path: Path) -> None:
             pass
 
 
-def _scan(path: Path) -> np.ndarray:
+def index_of(path: Path) -> np.ndarray:
     """The index of a tar; a sample's `key` is the number of bytes of its headers."""
     rows = []
     with path.open("rb") as file:

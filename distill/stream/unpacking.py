@@ -118,7 +118,8 @@ def is_packed(path: Path) -> bool:
         OSError: it cannot be read.
     """
     with path.open("rb") as file:
-        return _format_of(file.read(_LONGEST_MARK)) is not None
+        beginning = file.read(_LONGEST_MARK)
+    return _format_of(beginning) is not None or beginning.startswith(_ZSTANDARD)
 
 
 def refuse_web_page(beginning: bytes) -> None:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import json
 import shutil
-from dataclasses import asdict
 from pathlib import Path
 
 import yaml
 
-from distill.checkpoints.checkpoint import TrainState
+from distill.checkpoints.train_state import TrainState, write_state
 from distill.recipe.files import load_settings, save_settings
 from distill.recipe.recipe import Recipe
 
@@ -68,8 +67,8 @@ def run_to_go_on_from(tiny_world, tmp_path, world_size: int, *overrides: str) ->
     (directory / "checkpoints/step-1").mkdir(parents=True)
     recipe = load_settings(Recipe, tiny_world.recipe, [f"runs={tmp_path}"])
     save_settings(recipe, directory / "config.yaml")
-    state = json.dumps(asdict(TrainState(step=1, world_size=world_size)))
-    (directory / "checkpoints/step-1/state.json").write_text(state)
+    state = TrainState(step=1, world_size=world_size)
+    write_state(directory / "checkpoints/step-1", state, files={})
     return train_with(tiny_world, f"runs={tmp_path}", *overrides)
 
 

@@ -14,6 +14,7 @@ from torch.nn import functional
 from transformers import (
     BertConfig,
     BertModel,
+    ByT5Tokenizer,
     LlamaConfig,
     LlamaModel,
     PreTrainedTokenizerFast,
@@ -23,11 +24,14 @@ from transformers import (
 
 from distill.encoders.directory import encoder_hash, load_encoder, save_encoder
 from distill.encoders.layouts import read_layout
+from distill.encoders.least_squares import fit_projection
 from distill.encoders.pooled import load_any, load_together
-from distill.encoders.settings import TextSettings
+from distill.encoders.settings import PLAIN_TEXT, TextSettings
 from distill.encoders.text import TextEncoder
 from distill.encoders.text_directory import load_text
+from distill.encoders.vocabulary import prune
 from distill.errors import InputError
+from distill.search.matching import match_tokens
 
 ST = "sentence_transformers.models"
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
@@ -553,26 +557,15 @@ def test_only_input_errors_come_of_any_settings(tmp_path, make_encoder, name, re
             (tmp_path / name).write_text(kept)
 
 
-class PythonTokenizer:
-    """What a tokenizer of Python code is to its callers: it tells no characters."""
-
-    def __init__(self, fast):
-        self.fast, self.is_fast = fast, False
-
-    def __getattr__(self, name):
-        return getattr(self.fast, name)
-
-    def __call__(self, *arguments, **options):
-        if options.pop("return_offsets_mapping", False):
-            raise NotImplementedError("return_offset_mapping is not available")
-        return self.fast(*arguments, **options)
-
-
-def test_a_tokenizer_without_offsets_marks_nothing():
-    text = TextEncoder(
-        PythonTokenizer(make_tokenizer()),
-        TextSettings(query_prefix="[unused0]", document_prefix="[unused1]"),
-    )
-    assert text.queries(["the cat"]).input_ids.tolist() == [[2, 10, 7, 5, 3]]
-    assert text.query_offsets(["the cat"]) == [[(0, 0)] * 5]
-    assert text.document_offsets(["cat"]) == [[(0, 0)] * 4]
+def test_a_tokenizer_of_python_code_tells_no_characters(make_encoder):
+    text = TextEncoder(ByT5Tokenizer(), PLAIN_TEXT)
+    assert text.queries(["the"]).input_ids.shape == (1, 4)
+    assert text.query_offsets(["the"]) == text.document_offsets(["the"]) == [[(0, 0)] * 4]
+    encoder, own = make_encoder("WordPiece")
+    document = encoder(*list(vars(own.documents(["the river"])).values())[:2])[0]
+    query = torch.randn(4, document.shape[1])
+    assert match_tokens("the", query, text, "the river", document, own) == []
+    with pytest.raises(InputError, match="least_squares with ByT5Tokenizer"):
+        fit_projection(encoder, text, encoder, own, ["the river"])
+    with pytest.raises(InputError, match="ByT5Tokenizer is Python code"):
+        prune(encoder, text, {1})

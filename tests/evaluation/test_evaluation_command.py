@@ -91,6 +91,21 @@ def test_every_system_in_one_table(collection_directory, models, bitext, tmp_pat
     assert all(-1.001 <= value <= 1.001 for row in view.alignment.values for value in row)
 
 
+def test_measures_of_the_first_ranked_need_no_average_precision(
+    collection_directory, models, tmp_path, capsys
+):
+    command = (collection_directory, "--teacher", models / "teacher", "--output", tmp_path / "out")
+    evaluate(*command, "--step", 1)
+    evaluate(*command, "--step", 2, "--measures", "P@1,BitextF1")
+    results = read_results(tmp_path / "out/animals/step-2/results.json")
+    assert set(results[0]["pairs"]["sw-en"]) == {"P@1", "BitextF1", "num_queries"}
+    assert "BitextF1" in capsys.readouterr().out
+    # The page draws what the last step has, and no curve where the first has it not.
+    page = (tmp_path / "out/report.html").read_text()
+    assert "P@1 per language pair" in page
+    assert "over training steps" not in page
+
+
 def test_run_files_alone(collection_directory, tmp_path, capsys):
     (tmp_path / "x.sw-en.run").write_text("q1 Q0 d1 1 2.0 x\nq1 Q0 d3 2 1.0 x\nq2 Q0 d2 1 1 x\n")
     evaluate(

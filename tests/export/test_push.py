@@ -45,15 +45,18 @@ class Hub(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         if self.path.endswith("/repos/create"):
-            self._answer({"url": "http://hub/someone/yoruba", "name": "someone/yoruba"})
+            self._answer({"url": self._url()})
         elif "/preupload/" in self.path:
             files = json.loads(self._body())["files"]
             regular = {"uploadMode": "regular", "shouldIgnore": False}
             self._answer({"files": [{"path": file["path"], **regular} for file in files]})
         elif "/commit/" in self.path:
-            self._answer({"commitUrl": "http://hub/someone/yoruba/commit/1", "commitOid": "1"})
+            self._answer({"commitUrl": f"{self._url()}/commit/1", "commitOid": "1"})
         else:
             self._answer({})
+
+    def _url(self) -> str:
+        return f"http://{self.headers['Host']}/someone/yoruba"
 
     def _body(self) -> bytes:
         body = self.rfile.read(int(self.headers["Content-Length"]))
@@ -109,7 +112,7 @@ def test_a_push_creates_and_commits_what_was_exported(public, hub, finished_run,
     )
     assert done.returncode == 0, done.stderr[-2000:]
     (created,) = [body for _, path, body in handler.asked if path.endswith("/repos/create")]
-    assert json.loads(created)["private"] is not public
+    assert json.loads(created)["visibility"] == ("public" if public else "private")
     (commit,) = [body for _, path, body in handler.asked if "/commit/" in path]
     paths = {
         entry["value"]["path"]

@@ -80,6 +80,10 @@ def test_bm25_lists_are_those_of_brute_force():
     assert mined.numbers_RK[0].tolist() != [NONE] * 3
 
 
+def never(*arguments):
+    raise AssertionError("all sentences are in the cache")
+
+
 @pytest.fixture(scope="module")
 def world():
     """Forty sentences with random token vectors as documents and as queries."""
@@ -92,7 +96,7 @@ def world():
         for number, text in enumerate(texts):
             noise = torch.randn(3 + number % 4, 6, generator=generator)
             drawn[text] = functional.normalize(centres[number % 8] + 0.7 * noise, dim=-1)
-        return TeacherCache(drawn)
+        return TeacherCache(drawn, never, never, "cpu")
 
     sentences = Sentences([(f"s{number}", text) for number, text in enumerate(texts)])
     return sentences, rows(), rows()

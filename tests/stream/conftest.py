@@ -32,15 +32,20 @@ def make_shards(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]
     """Builds shards of pairs with the given numbers of samples and shards; cached."""
     made: dict[tuple[object, ...], Path] = {}
 
-    def make(num_pairs: dict[str, int], num_shards: int = 3, dev_fraction: float = 0.0) -> Path:
-        key = (*num_pairs.items(), num_shards, dev_fraction)
+    def make(
+        num_pairs: dict[str, int],
+        num_shards: int = 3,
+        dev_fraction: float = 0.0,
+        text: str = "neno",
+    ) -> Path:
+        key = (*num_pairs.items(), num_shards, dev_fraction, text)
         if key not in made:
             root = tmp_path_factory.mktemp("shards")
             inputs = []
             for pair, count in num_pairs.items():
                 path = root / f"{pair}.tsv"
                 rows = [
-                    f"{pair} {'neno ' * (n % 7)}{n}\t{'word ' * (n % 5 + 1)}{n}\n"
+                    f"{pair} {f'{text} ' * (n % 7)}{n}\t{'word ' * (n % 5 + 1)}{n}\n"
                     for n in range(count)
                 ]
                 path.write_text("".join(rows), encoding="utf-8")

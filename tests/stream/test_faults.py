@@ -75,3 +75,38 @@ def test_shards_that_are_gone_or_short_are_refused_at_once(make_shards, open_str
     shard.unlink()
     with pytest.raises(InputError, match="No such file"):
         open_stream(root)
+
+
+def test_faults_are_counted_where_all_is_listed(make_shards, open_stream, tmp_path):
+    """`samples` and `distinct_texts`, which caches, negatives and pruning read."""
+    root = copy_shards(make_shards(PAIRS), tmp_path)
+    whole = open_stream(root, micro_batch=4).distinct_texts("source")
+    damage_sample(root, 1, 4)
+    damage_sample(root, 0, 2)
+    stream = open_stream(root, micro_batch=4, max_bad_fraction=0.02)
+    found = stream.distinct_texts("source")
+    assert (len(found), set(found) < set(whole)) == (len(whole) - 2, True)
+    assert stream.faults == {"wrong checksum": 2}
+    assert len(list(stream.samples())) == 109
+    assert stream.faults == {"wrong checksum": 4}
+    # Its share is of all samples, whatever rank reads: two of a hundred and eleven are too many.
+    for rank in range(3):
+        strict = open_stream(root, micro_batch=4, max_bad_fraction=0.01, rank=rank, world_size=3)
+        with pytest.raises(TooManyFaultsError, match=r"2 unreadable.*at most 1 where all are list"):
+            strict.distinct_texts("target")
+        assert strict.faults == {"wrong checksum": 2}
+
+
+def test_a_shard_that_is_gone_is_counted_where_all_is_listed(make_shards, open_stream, tmp_path):
+    root = copy_shards(make_shards(PAIRS), tmp_path)
+    stream = open_stream(root, micro_batch=4, max_bad_fraction=0.9)
+    shard = read_manifest(root).pairs["fi-en"].splits["train"].shards[1]
+    (root / shard.name).unlink()
+    (root / index_name(shard.name)).unlink()
+    assert len(list(stream.samples())) == 111 - shard.num_pairs
+    assert stream.faults == {"vanished file": shard.num_pairs}
+    # Left before its end: what was met is counted.
+    for sample in stream.samples():
+        if sample.key.startswith("fi-en"):
+            break
+    assert stream.faults["vanished file"] >= shard.num_pairs

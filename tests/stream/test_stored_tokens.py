@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 
 import pytest
@@ -10,7 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from distill.errors import InputError
-from distill.stream.stored_tokens import store_tokens
+from distill.stream.batch import SideTokens
+from distill.stream.faults import TooManyFaultsError
+from distill.stream.settings import CacheSettings
+from distill.stream.shards import find_shards
+from distill.stream.stored_tokens import open_stored, store_tokens
 from distill.stream.tokenisation import (
     fingerprint,
     pad_tokens,
@@ -107,3 +112,91 @@ def test_rows_and_back(texts, multiple):
     tokens = Numbered()(texts)
     again = rows_to_tokens(tokens_to_rows(tokens), multiple, 7)
     assert same(again, pad_tokens(tokens, multiple, 7))
+
+
+def stored_for(root, tokenize, **options) -> list[int]:
+    return [
+        store_tokens(root, side=side, tokenize=tokenize, **options) for side in ("source", "target")
+    ]
+
+
+def test_tokens_of_shards_that_were_built_again(make_shards, open_stream, tokenize, tmp_path):
+    """Of the same name and size: not found by the stream, made again, old ones gone."""
+    root = shutil.copytree(make_shards({"sw-en": 50}), tmp_path / "copy")
+    assert stored_for(root, tokenize) == [3, 3]
+    assert stored_for(root, tokenize) == [0, 0]
+    assert stored_for(root, Numbered()) == [3, 3]
+    other = make_shards({"sw-en": 50}, text="jambo")
+    for path in other.rglob("*"):
+        if path.is_file():
+            shutil.copy(path, root / path.relative_to(other))
+    with pytest.raises(InputError, match="made since the shards were built"):
+        open_stream(root, stored_tokens=True)
+    assert stored_for(root, tokenize) == [3, 3]
+    live = list(open_stream(root, micro_batch=5))
+    assert any("jambo" in text for batch in live for text in batch.source_texts)
+    stored = open_stream(root, micro_batch=5, stored_tokens=True)
+    assert all(same(a.source, b.source) for a, b in zip(stored, live, strict=True))
+    # One file a shard, side and tokenisation; those of the other tokenisation wait for it.
+    assert len(list(root.rglob("*.tokens"))) == 12
+
+
+def test_tokens_of_another_shard_are_refused(make_shards, open_stream, tokenize, tmp_path):
+    """As whole as they are: put in place of a shard's own."""
+    root = shutil.copytree(make_shards({"sw-en": 48}), tmp_path / "copy")
+    stored_for(root, tokenize)
+    one, two = sorted(root.rglob("*.source-*.tokens"))[:2]
+    shutil.copy(one, two)
+    with pytest.raises(InputError, match=r"tokens: of another shard .*distill store-tokens"):
+        list(open_stream(root, micro_batch=4, stored_tokens=True))
+    assert stored_for(root, tokenize) == [1, 0]
+    list(open_stream(root, micro_batch=4, stored_tokens=True))
+
+
+class Sized(Numbered):
+    """Knows its vocabulary, of fewer ids than it makes."""
+
+    vocabulary_size = 40
+
+    def texts(self, texts) -> Tokens:
+        return self(texts)
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
+@pytest.mark.parametrize("name", ["__call__", "texts"])
+def test_ids_beyond_the_vocabulary(make_shards, open_stream, tmp_path, num_workers, name):
+    root = shutil.copytree(make_shards({"sw-en": 50}), tmp_path / "copy")
+    tokenize = getattr(Sized(), name)
+    stored_for(root, tokenize)
+    options = {"micro_batch": 5, "stored_tokens": True, "num_workers": num_workers}
+    with pytest.raises(InputError, match=r"tokens: id \d+, expected ids below 40"):
+        list(open_stream(root, tokenize_source=tokenize, tokenize_target=tokenize, **options))
+
+
+def test_what_could_not_be_read_has_no_tokens(make_shards, open_stream, tokenize, tmp_path):
+    """Counted when it is stored; tokenised by the stream should it be readable one day."""
+    root = shutil.copytree(make_shards({"sw-en": 50}), tmp_path / "copy")
+    shard = sorted(root.rglob("*.tar"))[0]
+    whole = shard.read_bytes()
+    manifest = (root / "manifest.json").read_text()
+    damaged = whole.replace(b'{"source', b'#"source', 1)
+    shard.write_bytes(damaged)
+    found, expected = (hashlib.sha256(data).hexdigest() for data in (damaged, whole))
+    (root / "manifest.json").write_text(manifest.replace(expected, found))
+    with pytest.raises(
+        TooManyFaultsError, match=r"1 unreadable samples.*wrong checksum.*at most 0"
+    ):
+        store_tokens(root, side="source", tokenize=tokenize)
+    assert not list(root.rglob("*.tokens"))
+    assert stored_for(root, tokenize, max_bad_fraction=0.1) == [3, 3]
+    # The sample is whole again under a reader that has the shard's old name and checksum.
+    live = list(open_stream(root, micro_batch=5, max_bad_fraction=0.1))
+    stored = list(open_stream(root, micro_batch=5, max_bad_fraction=0.1, stored_tokens=True))
+    assert all(same(a.source, b.source) for a, b in zip(stored, live, strict=True))
+    cache = CacheSettings(folder=tmp_path / "cache").open()
+    shards = find_shards([root], ["sw-en"], "train", cache)["sw-en"]
+    side = open_stored(shards, "source", tokenize)
+    assert side.row(0, 0) is None
+    assert side.row(0, 1) is not None
+    tokens = SideTokens(tokenize, side).tokens(["jambo", "b"], [(0, 0), (0, 1)])
+    assert tokens.input_ids[0, 1:6].tolist() == [ord(letter) for letter in "jambo"]

@@ -115,6 +115,15 @@ def test_padding_order_and_neighbours_change_no_bit(make_request, solver):
     assert torch.equal(fewer.plan_BNM, results.plan_BNM[order])
 
 
+@pytest.mark.parametrize("scale", [1e-25, 1e25])
+def test_the_cosine_of_tokens_whose_squares_leave_single_precision(make_request, scale):
+    request = make_request()
+    scaled = replace(request, student_BND=request.student_BND.detach() * scale)
+    found, expected = numba_route(scaled), numba_route(request)
+    assert (found.cost_B - expected.cost_B).abs().max() < 1e-5
+    assert (found.plan_BNM - expected.plan_BNM).abs().max() < 1e-5
+
+
 def test_the_number_of_threads_changes_no_bit(make_request):
     request = make_request(num_pairs=300, n=16, m=16)
     before = torch.get_num_threads()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ot
 import pytest
 import torch
 
@@ -38,6 +39,33 @@ def test_gradient_is_that_of_the_value(value, cost, solver):
         return transport_loss(student, student_mask, teacher, teacher_mask, settings).loss_B
 
     assert torch.autograd.gradcheck(loss, (student, teacher), fast_mode=True)
+
+
+@pytest.mark.parametrize("value", ["entropic", "debiased"])
+@pytest.mark.parametrize(
+    ("cost", "metric", "epsilon"),
+    [("cosine", "cosine", 0.3), ("squared_euclidean", "sqeuclidean", 4.0)],
+)
+def test_values_are_those_of_pot(value, cost, metric, epsilon):
+    """POT regularises by KL(P | a b^T), as we do; a divergence takes half of each side's own."""
+    student, student_mask, teacher, teacher_mask = sides(n=4, m=5)
+    settings = TransportSettings(
+        value=value, cost=cost, epsilon=epsilon, num_iterations=5000, tolerance=1e-12
+    )
+    found = transport_loss(student, student_mask, teacher, teacher_mask, settings).loss_B.detach()
+
+    def by_pot(one, other):
+        return ot.solve_sample(
+            *(one, other), metric=metric, reg=epsilon, reg_type="KL", max_iter=10000, tol=1e-14
+        ).value
+
+    for pair in (0, 1):
+        x = student[pair][student_mask[pair]].detach().numpy()
+        y = teacher[pair][teacher_mask[pair]].detach().numpy()
+        expected = by_pot(x, y)
+        if value == "debiased":
+            expected -= (by_pot(x, x) + by_pot(y, y)) / 2
+        assert float(found[pair]) == pytest.approx(expected, abs=1e-9)
 
 
 def test_divergence_of_equal_sides_is_zero_and_pulls_nowhere():

@@ -46,7 +46,8 @@ class Options(NamedTuple):
 def numba_route(request: Request) -> PairResults:
     """`reference_route` by compiled kernels on the CPU; plans agree to rounding.
 
-    A pair that IPOT's kernel cannot do (costs beyond 40 betas) is done by the reference.
+    A pair that IPOT's kernel cannot do (costs beyond `sinkhorn.IPOT_RANGE` betas) is done by the
+    reference.
     """
     student_BND = working_precision(request.student_BND)
     teacher_BMD = working_precision(request.teacher_BMD)

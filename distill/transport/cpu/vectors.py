@@ -53,33 +53,15 @@ def place_tokens(index, count, places):
 @compiled
 def measure_vectors(vectors, places, count, kind, measures):
     """1 / |x| of each token for the cosine, 0 for a zero vector; |x|^2 for squared Euclidean."""
-    zero, one = vectors.dtype.type(0), vectors.dtype.type(1)
-    low, high = vectors.dtype.type(1e-20), vectors.dtype.type(1e20)
     for i in range(count):
         vector = vectors[places[i]]
-        total = zero
+        # In double precision, where squares of single precision neither overflow nor vanish.
+        total = 0.0
         for d in range(vector.shape[0]):
-            total += vector[d] * vector[d]
-        if kind == COSINE:
-            norm = np.sqrt(total)
-            # Squares must neither overflow nor vanish.
-            if total < low or total > high:
-                norm = careful_norm(vector)
-            total = one / norm if norm != zero else zero
+            total += np.float64(vector[d]) ** 2
+        if kind == COSINE and total > 0:
+            total = 1 / np.sqrt(total)
         measures[i] = total
-
-
-@compiled
-def careful_norm(vector):
-    """|x|, by the largest entry first."""
-    largest, total = abs(vector[0]), vector.dtype.type(0)
-    for d in range(vector.shape[0]):
-        largest = max(largest, abs(vector[d]))
-    if largest == 0:
-        return largest
-    for d in range(vector.shape[0]):
-        total += (vector[d] / largest) ** 2
-    return largest * np.sqrt(total)
 
 
 @compiled

@@ -87,9 +87,10 @@ def test_elasticsearchs_own_classes_take_mapping_and_query(tmp_path):
     fields = {name: dsl.field.construct_field(dict(value)) for name, value in mapping.items()}
     assert type(fields["vectors"]).__name__ == "RankVectors"
     assert {name: value.to_dict() for name, value in fields.items()} == mapping
-    parsed = dsl.Search.from_dict(query)
-    assert type(parsed.query).__name__ == "ScriptScore"
-    assert parsed.to_dict() == query
+    parsed = dsl.Q(query["query"])
+    assert type(parsed).__name__ == "ScriptScore"
+    assert type(parsed.query).__name__ == "Knn"
+    assert parsed.to_dict() == query["query"]
 
 
 @pytest.mark.parametrize("fixed", [0, FIXED])
@@ -206,7 +207,10 @@ def test_names_that_cannot_be_ids_are_refused(finished_run, tmp_path, capsys):
     for name in ("a", "b"):
         (tmp_path / f"texts/{name}.jsonl").write_text('{"id": "one", "text": "red river"}\n')
     (tmp_path / "long.jsonl").write_text(json.dumps({"id": "é" * 300, "text": "red"}) + "\n")
-    for documents, message in (("texts", "names twice, 'one'"), ("long.jsonl", "of 600 bytes")):
+    for documents, message in (
+        ("texts", "one again, expected names used once"),
+        ("long.jsonl", "of 600 bytes"),
+    ):
         arguments = ["--engine", "elasticsearch", "--documents", str(tmp_path / documents)]
         with pytest.raises(SystemExit):
             main([str(finished_run(False)), str(tmp_path / "out"), *arguments])
