@@ -265,7 +265,7 @@ def _write_shards(
     workspace: Workspace,
     progress: bool,
 ) -> None:
-    """Second pass: the shards that a killed build has not left whole."""
+    """Second pass: the shards that a killed build has not left complete."""
     listed = [
         (task, partition.runs) for partition in partitions.values() for task in partition.tasks
     ]

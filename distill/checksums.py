@@ -22,7 +22,7 @@ def is_intact(path: Path, sha256: str) -> bool:
     """Whether a file has the checksum that was noted when it was written.
 
     The file is hashed once; that it was, with its size and time of change, is remembered in a
-    hidden file beside it, where that can be written.
+    hidden file next to it, where that can be written.
 
     Raises:
         OSError: the file cannot be read.

@@ -1,4 +1,4 @@
-"""transformers' part of a model directory: tokenizer, configuration and weights, never its code.
+"""Loads transformers' part of a model directory (`load_backbone`), and never its code.
 
 Shapes: none; lengths are in tokens.
 """

@@ -123,7 +123,7 @@ def _refuse_projection(layout: Layout, others: list[str]) -> None:
     """Refuse a directory that calls itself bare but whose weights hold a projection.
 
     Raises:
-        InputError: weights of that kind beside the backbone's.
+        InputError: weights of that kind next to the backbone's.
     """
     own = [name for name in others if name.endswith(".weight") and _PROJECTION.search(name)]
     if own:

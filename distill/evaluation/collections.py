@@ -45,7 +45,7 @@ class Collection:
             all of them.
         answers: document id → its formal query and answers, where documents are questions.
         measures: names of the measures that the collection's figures are published in; they are
-            evaluated beside those that are asked for.
+            evaluated in addition to those that are asked for.
         without_own: leave out of a query's ranking the document of the same id (BEIR's
             ``ignore_identical_ids``): the query itself, where queries are documents.
     """

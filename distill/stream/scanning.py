@@ -3,7 +3,7 @@
 What is a sample follows WebDataset's reader: members that share a name up to its first dot are
 one sample, whatever the case of the rest; hidden members, links and ``__meta__`` are none of it.
 The sentence pair is the sample's ``.json`` with ``source`` and ``target``. Unlike that reader, a
-tar must prove that it is whole: Python's ends without a word at a header that it cannot read.
+tar must prove that it is complete: Python's ends without a word at a header that it cannot read.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ def scanned_shard(place: str, cache: ShardCache) -> tuple[Path, str, int]:
         Path of the index, its checksum, and the number of samples.
 
     Raises:
-        InputError: the tar is missing, no tar, not whole, or has no samples.
+        InputError: the tar is missing, no tar, not complete, or has no samples.
     """
 
     def write(partial: Path) -> None:
@@ -93,7 +93,7 @@ def scanned_shard(place: str, cache: ShardCache) -> tuple[Path, str, int]:
 
 
 def require_whole(path: Path) -> None:
-    """Raise a `CorruptSourceError` unless a file is a whole tar."""
+    """Raise a `CorruptSourceError` unless a file is a complete tar."""
     with path.open("rb") as file:
         for _ in _members(file):
             pass

@@ -1,7 +1,7 @@
 """Converts collections from the files they are published as to the plain layout: `convert`.
 
 A converter is a function (folder with the published files, wanted query languages) → Collection;
-some have choices beside these.
+some have more choices.
 Nothing is downloaded: licences and accounts stay with the user.
 """
 
