@@ -6,7 +6,6 @@ Run by ``accelerate launch``, with ``--config_file accelerate_config.yaml`` for 
 from __future__ import annotations
 
 import os
-import shutil
 import sys
 import time
 from collections.abc import Callable
@@ -17,27 +16,21 @@ if __package__ in (None, ""):  # Run as a script: its folder would shadow top-le
 
 import torch
 from accelerate import Accelerator
-from torch import Tensor
 
 from distill.checkpoints.checkpoint import TrainState
 from distill.checkpoints.saver import Saver
 from distill.distributed import collectives
-from distill.distributed.agreement import require_equal, together
+from distill.distributed.agreement import require_equal
 from distill.distributed.deepspeed_json import BatchShape
 from distill.distributed.environment import uses_deepspeed
 from distill.distributed.process import end_process, prepare_process
 from distill.distributed.zero import (
     Engines,
-    gathered_weights,
     optimizer_state_elements,
     resident_elements,
     start_accelerator,
-    unwrap,
 )
 from distill.embedding.encoding import EvaluationStoppedError
-from distill.encoders.directory import save_encoder
-from distill.encoders.lora import merged_state
-from distill.encoders.written import require_written
 from distill.errors import one_line_errors
 from distill.monitoring import Curves
 from distill.recipe.files import load_settings, save_settings, settings_hash
@@ -54,6 +47,7 @@ from distill.training.loop import Training, train
 from distill.training.negatives import build_negatives
 from distill.training.pair_encoding import PairEncoder
 from distill.training.steps import BitextSteps, StepSource
+from distill.training.student_writing import try_to_write, write_student
 from distill.training.transport_pictures import PlanPictures
 
 DEFAULT_RECIPE = Path(__file__).resolve().parent.parent / "launch/recipes/demo.yaml"
@@ -85,7 +79,7 @@ def run(recipe: Recipe) -> bool:
     if parts.state.step == 0:
         # Weights are made alike on all ranks; from here on dropout masks differ.
         torch.manual_seed(recipe.seed + 1000003 * collectives.rank())
-        _try_to_write(recipe, accelerator, parts)
+        try_to_write(recipe, accelerator, parts)
     main, directory = collectives.rank() == 0, recipe.run_directory
     if main:
         save_settings(recipe, directory / "config.yaml")
@@ -102,8 +96,8 @@ def run(recipe: Recipe) -> bool:
         watchdog.beat()  # Where this is asked, work goes on.
         return stop.raised
 
-    def write_student(name: str) -> None:
-        _write_student(directory / name, recipe, accelerator, parts)
+    def write(name: str) -> None:
+        write_student(directory / name, recipe, accelerator, parts)
 
     evaluation = RunEvaluation(
         recipe,
@@ -114,13 +108,13 @@ def run(recipe: Recipe) -> bool:
         parts.teacher_hash,
         curves,
         should_stop=should_stop,
-        on_best=lambda: write_student("best"),
+        on_best=lambda: write("best"),
     )
     training = _build_training(
         recipe, accelerator, parts, evaluation, curves, stop, watchdog, start
     )
     try:
-        if not _train_and_evaluate(training, evaluation, write_student):
+        if not _train_and_evaluate(training, evaluation, write):
             return False
     finally:
         training.save.wait()
@@ -247,36 +241,6 @@ def _report_sharding(engines: Engines, state: TrainState) -> None:
     )
     if collectives.rank() == 0:
         print("\n".join(lines), flush=True)
-
-
-def _try_to_write(recipe: Recipe, accelerator: Accelerator, parts: Parts) -> None:
-    """Write the student once before its first step, read it, and compare. Collective.
-
-    What would fail after all of the training fails here.
-    """
-    trial = recipe.run_directory / "student-trial"
-    try:
-        weights = _write_student(trial, recipe, accelerator, parts)
-        with together():
-            if weights is not None:
-                require_written(trial, weights)
-    finally:
-        if collectives.rank() == 0:
-            shutil.rmtree(trial, ignore_errors=True)
-
-
-def _write_student(
-    directory: Path, recipe: Recipe, accelerator: Accelerator, parts: Parts
-) -> dict[str, Tensor] | None:
-    """Write the student; returns its weights on rank 0. Collective."""
-    weights = gathered_weights(accelerator, parts.engines.student)
-    if weights is not None:
-        if recipe.student.lora is not None:
-            weights = merged_state(weights, recipe.student.lora)
-        student = unwrap(accelerator, parts.engines.student)
-        save_encoder(directory, student, parts.student_text, weights)
-    collectives.barrier()
-    return weights
 
 
 def main(arguments: list[str] | None = None) -> None:

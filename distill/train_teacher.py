@@ -37,11 +37,11 @@ from distill.distributed.optimizer import (
 )
 from distill.distributed.process import end_process, prepare_process
 from distill.distributed.zero import check_world, gathered_weights, start_accelerator
-from distill.encoders.directory import check_model_source, load_encoder, save_encoder
+from distill.encoders.directory import check_model_source, load_encoder
 from distill.encoders.late_interaction import LateInteractionEncoder, freeze
 from distill.encoders.maxsim import mean_maxsim_scores
 from distill.encoders.text import TextEncoder
-from distill.encoders.written import require_written
+from distill.encoders.written import require_written, write_encoder
 from distill.errors import InputError, one_line_errors
 from distill.monitoring import Progress
 from distill.recipe.files import load_settings, plain_settings, read_yaml, save_settings
@@ -149,11 +149,11 @@ def _write(
 ) -> dict[str, Tensor] | None:
     """Write the encoder inside `_BothSides`; returns its weights on rank 0. Collective."""
     weights = gathered_weights(accelerator, module)
-    if weights is None:
-        return None
-    weights = {name.removeprefix("encoder."): tensor for name, tensor in weights.items()}
-    both: Any = accelerator.unwrap_model(module)
-    save_encoder(directory, both.encoder, text, weights)
+    with together():
+        if weights is not None:
+            weights = {name.removeprefix("encoder."): tensor for name, tensor in weights.items()}
+            both: Any = accelerator.unwrap_model(module)
+            write_encoder(directory, both.encoder, text, weights)
     return weights
 
 

@@ -1,8 +1,10 @@
-"""Checks a directory of an encoder against the weights it was written from: `require_written`."""
+"""Writes an encoder in one move (`write_encoder`) and compares it (`require_written`)."""
 
 from __future__ import annotations
 
 import math
+import os
+import shutil
 from pathlib import Path
 
 import torch
@@ -10,7 +12,39 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
+from distill.encoders.directory import save_encoder
+from distill.encoders.late_interaction import LateInteractionEncoder
+from distill.encoders.text import TextEncoder
 from distill.errors import InputError
+
+
+def write_encoder(
+    directory: Path,
+    encoder: LateInteractionEncoder,
+    text: TextEncoder,
+    weights: dict[str, Tensor],
+) -> None:
+    """Write an encoder in a folder next to `directory`, then put it in place.
+
+    Args:
+        weights: full state dict of the encoder, whose own may be partitioned.
+
+    Raises:
+        InputError: the disk is full or cannot be written to; what `directory` held before is kept.
+    """
+    partial = directory.with_name(f".{directory.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    try:
+        save_encoder(partial, encoder, text, weights)
+        shutil.rmtree(directory, ignore_errors=True)
+        os.replace(partial, directory)
+    except (OSError, SafetensorError) as error:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise InputError(
+            f"{directory}: {getattr(error, 'strerror', None) or error}",
+            "a disk that the model can be written to",
+            "free space and run the same command again: it goes on from its last checkpoint",
+        ) from error
 
 
 def require_written(directory: Path, weights: dict[str, Tensor]) -> None:

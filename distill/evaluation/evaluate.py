@@ -6,7 +6,6 @@ import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 
 import torch
@@ -17,6 +16,7 @@ from distill.distributed.agreement import on_main
 from distill.embedding.cached_encoding import encode_cached
 from distill.embedding.embedding_cache import EmbeddingCache
 from distill.embedding.embeddings import joined
+from distill.errors import InputError
 from distill.evaluation.first_ranked import evaluate_pair, measures_of, pair_figures
 from distill.evaluation.measures import MEASURES, macro_means
 from distill.evaluation.results import (
@@ -109,18 +109,17 @@ def evaluate_systems(
     folder = Path(directory) / collection.name / f"step-{step}"
     facts = {"step": step, "world_size": world_size, "zero_stage": zero_stage}
 
-    finish = partial(
-        _finish,
-        index,
-        prepared,
-        folder,
-        facts,
-        variant,
-        candidates,
-        device,
-        memory_mib,
-        should_stop,
-    )
+    def finish() -> list[Result]:
+        rest = (variant, candidates, device, memory_mib, should_stop)
+        try:
+            return _finish(index, prepared, folder, facts, *rest)
+        except OSError as error:
+            raise InputError(
+                f"{folder}: {error.strerror or error}",
+                "a disk that results can be written to",
+                "free space and run the same command again",
+            ) from error
+
     results = on_main(finish, poll=should_stop)
     return collectives.broadcast_object(results) or []
 
