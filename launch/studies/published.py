@@ -2,12 +2,14 @@
 
     python launch/studies/published.py --tatoeba DIR [--backbone models/multilingual-e5-small]
 
-multilingual-e5-small is evaluated as it was published: the mean of its token vectors, one vector a
-sentence, "query: " in front of both sides (Wang et al. 2024, arXiv 2402.05672). `--tatoeba` holds
-LASER's files (``tatoeba.xxx-eng.xxx``, ``tatoeba.xxx-eng.eng``). Written are the collection
-(OUTPUT/tatoeba), the backbone in sentence-transformers' layout (OUTPUT/pooled) and the evaluation
-(OUTPUT/evaluation); printed is a table, which ends with status 1 where a figure is further from the
-published one than `TOLERANCE`.
+multilingual-e5-small is evaluated as a single-vector model: the mean of its token vectors (Wang et
+al. 2024, arXiv 2402.05672). MTEB's repository of results has two runs of it, up to .07 apart, and
+neither says its prompts. Without a prompt (the default) we meet the newer run; `--prompt "query: "`,
+which the model's authors advise, is compared with the older. `--tatoeba` holds LASER's files
+(``tatoeba.xxx-eng.xxx``, ``tatoeba.xxx-eng.eng``). Written are the collection (OUTPUT/tatoeba), the
+backbone in sentence-transformers' layout (OUTPUT/pooled) and the evaluation (OUTPUT/evaluation);
+printed is a table, which ends with status 1 where a figure is further from the published one than
+`TOLERANCE`.
 """
 
 from __future__ import annotations
@@ -26,10 +28,17 @@ from distill.errors import InputError, one_line_errors  # noqa: E402
 from distill.evaluation.converters import convert  # noqa: E402
 from distill.evaluation.results import read_results  # noqa: E402
 
-#: BitextF1, X to English, as MTEB's results of Tatoeba for intfloat/multilingual-e5-small have it.
+#: Prompt → BitextF1, X to English, of intfloat/multilingual-e5-small in MTEB's results: revisions
+#: fd1525a9 (mteb 1.36.32) and e4ce9877 (mteb 1.12.75). That the second has a prompt is our guess.
 PUBLISHED = {
-    **{"sw-en": 0.703, "tl-en": 0.844, "mr-en": 0.892},
-    **{"fi-en": 0.724, "de-en": 0.974, "fr-en": 0.912},
+    "": {
+        **{"sw-en": 0.703, "tl-en": 0.844, "mr-en": 0.892},
+        **{"fi-en": 0.724, "de-en": 0.974, "fr-en": 0.912},
+    },
+    "query: ": {
+        **{"sw-en": 0.654, "tl-en": 0.775, "mr-en": 0.859},
+        **{"fi-en": 0.702, "de-en": 0.972, "fr-en": 0.905},
+    },
 }
 TOLERANCE = 0.01
 
@@ -89,17 +98,22 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--tatoeba", type=Path, required=True)
     parser.add_argument("--backbone", type=Path, default=ROOT / "models/multilingual-e5-small")
+    parser.add_argument("--prompt", choices=list(PUBLISHED), default="")
     parser.add_argument("--output", type=Path, default=ROOT / "downloads/published")
     arguments = parser.parse_args()
     output = arguments.output.resolve()
     with one_line_errors():
         offered = convert("tatoeba", arguments.tatoeba, output / "tatoeba").pairs
-        write_pooled(arguments.backbone, output / "pooled", "query: ")
-        pairs = [pair for pair in PUBLISHED if pair in offered]
+        # An English sentence finds itself: nothing is learned from the upper bound.
+        for path in (output / "tatoeba").glob("queries-*.en.jsonl"):
+            path.unlink()
+        write_pooled(arguments.backbone, output / "pooled", arguments.prompt)
+        published = PUBLISHED[arguments.prompt]
+        pairs = [pair for pair in published if pair in offered]
         if not pairs:
             raise InputError(
                 f"{arguments.tatoeba}: pairs {', '.join(offered)}",
-                f"one of {', '.join(PUBLISHED)}",
+                f"one of {', '.join(published)}",
                 "add its files",
             )
         command = [
@@ -116,8 +130,8 @@ def main() -> None:
     far = []
     for pair in pairs:
         accuracy, f1 = figures[pair]["P@1"], figures[pair]["BitextF1"]
-        difference = f1 - PUBLISHED[pair]
-        print(f"| {pair} | {accuracy:.3f} | {f1:.3f} | {PUBLISHED[pair]:.3f} | {difference:+.3f} |")
+        difference = f1 - published[pair]
+        print(f"| {pair} | {accuracy:.3f} | {f1:.3f} | {published[pair]:.3f} | {difference:+.3f} |")
         if abs(difference) > TOLERANCE:
             far.append(pair)
     if far:
