@@ -4,12 +4,12 @@
 
 multilingual-e5-small is evaluated as a single-vector model: the mean of its token vectors (Wang et
 al. 2024, arXiv 2402.05672). MTEB's repository of results has two runs of it, up to .07 apart, and
-neither says its prompts. Without a prompt (the default) we meet the newer run; `--prompt "query: "`,
-which the model's authors advise, is compared with the older. `--tatoeba` holds LASER's files
-(``tatoeba.xxx-eng.xxx``, ``tatoeba.xxx-eng.eng``). Written are the collection (OUTPUT/tatoeba), the
-backbone in sentence-transformers' layout (OUTPUT/pooled) and the evaluation (OUTPUT/evaluation);
-printed is a table, which ends with status 1 where a figure is further from the published one than
-`TOLERANCE`.
+neither says its prompts. Without a prompt (the default) we meet the newer run. With `--prompt
+"query: "`, which the model's authors advise, ours are compared with the older. `--tatoeba` holds
+LASER's files (``tatoeba.xxx-eng.xxx``, ``tatoeba.xxx-eng.eng``). Written are the collection
+(OUTPUT/tatoeba), the backbone in sentence-transformers' layout (OUTPUT/pooled) and the evaluation
+(OUTPUT/evaluation); printed is a table, which ends with status 1 where a figure is further from the
+published one than `TOLERANCE`.
 """
 
 from __future__ import annotations
