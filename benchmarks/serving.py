@@ -151,6 +151,7 @@ def ranking_rows(
     from distill.embedding.maxsim_search import search
     from distill.encoders.directory import load_encoder
     from distill.evaluation.measures import evaluate_run, mean_over_queries
+    from distill.evaluation.runs import Ranking
 
     encoder, text = load_encoder(teacher)
     ids, texts = list(collection.documents), list(collection.documents.values())
@@ -170,12 +171,12 @@ def ranking_rows(
         means = []
         for pair in dict.fromkeys(pair for pair, _ in asked):
             ranking = {
-                query: [(ids[p], s) for p, s in zip(*(x.tolist() for x in found[n]), strict=True)]
+                query: Ranking([ids[place] for place in found[n][0].tolist()], found[n][1].numpy())
                 for n, (own, query) in enumerate(asked)
                 if own == pair
             }
             qrels = {query: collection.qrels[pair][query] for query in ranking}
-            per_query = evaluate_run(qrels, {q: dict(r) for q, r in ranking.items()}, ["AP"])
+            per_query = evaluate_run(qrels, ranking, ["AP"])
             means.append(mean_over_queries(per_query, ["AP"])["AP"])
         values[name] = float(np.mean(means))
         tops[name] = [set(found[n][0][:10].tolist()) for n in range(len(asked))]
