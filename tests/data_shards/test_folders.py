@@ -152,6 +152,7 @@ def test_a_lock_that_is_a_link_is_not_followed(tmp_path, bitext, capsys):
     assert victim.read_text() == "precious"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("mebibytes", "workers", "compression"),
     # Runs take 1.3 MiB, shards 20 MiB more, or 1 MiB if they are compressed.
@@ -228,6 +229,7 @@ def flip(path: Path, place: int) -> None:
     path.write_bytes(data)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("pattern", "place"),
     [

@@ -262,6 +262,7 @@ def mutated(draw: st.DrawFn, seed: bytes) -> bytes:
     return data
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("suffix", SUFFIXES)
 @pytest.mark.parametrize("format_", SEEDS)
 @settings(

@@ -157,6 +157,7 @@ def test_blank_lines_are_empty_pairs(tmp_path):
     assert [row[1] for row in rows_of(path)] == ["", "mto", ""]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("policy", ["error", "drop"])
 def test_a_bomb_takes_no_memory(tmp_path, policy):
     """One line of 300 MB from 300 KB of gzip."""

@@ -93,6 +93,7 @@ def test_malformed_requests_get_400_and_the_reason(port, target, why, capsys):
     assert capsys.readouterr().err == ""
 
 
+@pytest.mark.slow
 def test_half_open_requests_are_bounded_and_end(port, monkeypatch, capsys):
     monkeypatch.setattr(module, "REQUEST_SECONDS", 2.0)
     before = threading.active_count()
