@@ -4,7 +4,7 @@
 
 multilingual-e5-small is evaluated as a single-vector model: the mean of its token vectors (Wang et
 al. 2024, arXiv 2402.05672). MTEB's repository of results has two runs of it, up to .07 apart, and
-neither says its prompts. Without a prompt (the default) we meet the newer run; `--prompt "query: "`,
+neither says its prompts. Without one (the default) we meet the newer run; `--prompt "query: "`,
 which the model's authors advise, is compared with the older. `--tatoeba` holds LASER's files
 (``tatoeba.xxx-eng.xxx``, ``tatoeba.xxx-eng.eng``). Written are the collection (OUTPUT/tatoeba), the
 backbone in sentence-transformers' layout (OUTPUT/pooled) and the evaluation (OUTPUT/evaluation);
