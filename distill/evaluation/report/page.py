@@ -87,7 +87,7 @@ def _collection(
             result["system"]: [result["pairs"][pair][drawn] for pair in pairs] for result in results
         },
         "tables": [_table(results, each) for each in measures],
-        "curves": _curves(by_step, drawn) if len(by_step) > 1 else None,
+        "curves": _curves(by_step, drawn),
         "overlaps": _overlaps(folder / "overlap.json"),
         "views": read_views(folder / "drilldown.json"),
     }
@@ -96,6 +96,7 @@ def _collection(
 def _curves(
     by_step: Mapping[int, Sequence[Result]], measure: str
 ) -> dict[str, list[tuple[int, float]]]:
+    """Each system's means over steps; none where fewer than two steps have the measure."""
     series: dict[str, list[tuple[int, float]]] = {}
     for step, results in sorted(by_step.items()):
         for result in results:
@@ -103,7 +104,8 @@ def _curves(
             if measure in result["means"]["all"]:
                 point = (step, result["means"]["all"][measure])
                 series.setdefault(result["system"], []).append(point)
-    return series
+    steps = {step for points in series.values() for step, _ in points}
+    return series if len(steps) > 1 else {}
 
 
 def _table(results: Sequence[Result], measure: str) -> dict[str, Any]:
