@@ -4,21 +4,18 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 
 from distill.distributed import collectives
-from distill.embedding.encoding import Encode
-from distill.encoders.text import TextEncoder
 from distill.errors import InputError, printable
 from distill.evaluation import arguments
 from distill.evaluation.collection_loading import load_collection
 from distill.evaluation.collections import Collection, Texts
+from distill.evaluation.encoder_loading import LoadedEncoder, load_encoders, on_device
 from distill.evaluation.evaluate import evaluate_systems
 from distill.evaluation.first_ranked import check_names, measures_of
 from distill.evaluation.first_stage import BM25Index, bm25_runs
@@ -41,16 +38,7 @@ from distill.evaluation.systems import (
 from distill.lexicons.model1 import learn_lexicon
 
 if TYPE_CHECKING:
-    from distill.encoders.pooled import Loaded
-
-
-@dataclass(frozen=True)
-class LoadedEncoder:
-    """An encoder directory, ready to encode on `device`."""
-
-    encode: Encode
-    text: TextEncoder
-    key: str
+    pass
 
 
 def evaluate(options: argparse.Namespace) -> None:
@@ -76,7 +64,7 @@ def evaluate(options: argparse.Namespace) -> None:
         )
         for path in options.collections
     ]
-    teacher, students = _load_encoders(options)
+    teacher, students = load_encoders(options)
     for collection in collections:
         _evaluate_collection(options, collection, teacher, students)
     if collectives.rank() == 0:
@@ -95,40 +83,6 @@ def _check_options(options: argparse.Namespace) -> None:
             raise InputError(
                 f"--{name} without an encoder", "--teacher or --student", f"drop --{name}"
             )
-
-
-def _load_encoders(
-    options: argparse.Namespace,
-) -> tuple[LoadedEncoder | None, dict[str, LoadedEncoder]]:
-    """Teacher and students; a student alone encodes the documents too."""
-    sources = {
-        name: Path(path)
-        for name, path in arguments.named("--student", options.student, "student").items()
-    }
-    if not sources and options.teacher is None:
-        return None, {}
-    if options.teacher is None and len(sources) > 1:
-        raise InputError(
-            f"{len(sources)} students without --teacher",
-            "the encoder of the documents",
-            "add --teacher DIR",
-        )
-    from distill.encoders.pooled import load_together
-
-    first, loaded, notes = load_together(options.teacher, sources)
-    if collectives.rank() == 0:
-        print("".join(f"note: {printable(note)}\n" for note in notes), end="", file=sys.stderr)
-    students = {name: _on_device(encoder, options.device) for name, encoder in loaded.items()}
-    if first is None:
-        return next(iter(students.values())), students
-    return _on_device(first, options.device), students
-
-
-def _on_device(loaded: Loaded, device: str) -> LoadedEncoder:
-    model = loaded.model.to(device)
-    return LoadedEncoder(
-        lambda tokens: model(tokens.input_ids, tokens.attention_mask), loaded.text, loaded.key
-    )
 
 
 def _join_processes() -> None:
@@ -304,15 +258,11 @@ def _report(
         if teacher is not None and other in students:
             student = students[other]
             align = token_alignment(
-                (_on(student, options.device), student.text),
-                (_on(teacher, options.device), teacher.text),
+                (on_device(student, options.device), student.text),
+                (on_device(teacher, options.device), teacher.text),
             )
         views = drill_down(collection, folder, (baseline, other), measures[0], align)
         write_views(folder / "drilldown.json", views)
     for system, overlaps in overlap_of_systems(folder, results).items():
         print(f"{system}: rank-biased overlap between query languages {mean_overlap(overlaps):.4f}")
     write_tables(folder, results, measures, comparisons, baseline)
-
-
-def _on(encoder: LoadedEncoder, device: str) -> Encode:
-    return lambda tokens: encoder.encode(tokens.to(device))

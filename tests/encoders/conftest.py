@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from encoders.foreign_directories import SIZES
 from tokenizers import (
     Tokenizer,
     decoders,
@@ -13,7 +14,13 @@ from tokenizers import (
     processors,
     trainers,
 )
-from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
+from transformers import (
+    BertConfig,
+    BertModel,
+    PreTrainedTokenizerFast,
+    XLMRobertaConfig,
+    XLMRobertaModel,
+)
 
 from distill.encoders.late_interaction import LateInteractionEncoder
 from distill.encoders.projection import fresh_projection
@@ -95,3 +102,16 @@ def make_encoder():
         return encoder.eval(), TextEncoder(tokenizer, TextSettings())
 
     return make
+
+
+@pytest.fixture
+def bert():
+    torch.manual_seed(5)
+    return BertModel(BertConfig(**SIZES, max_position_embeddings=40)).eval()
+
+
+@pytest.fixture
+def roberta():
+    torch.manual_seed(6)
+    config = XLMRobertaConfig(**SIZES, max_position_embeddings=22, pad_token_id=1)
+    return XLMRobertaModel(config).eval()

@@ -159,7 +159,7 @@ def test_shards_are_built_and_an_encoder_is_evaluated_by_jobs(slurm, tiny_world,
         slurm,
         tmp_path,
         "evaluate.sbatch",
-        *("evaluate", str(tiny_world.collection), "--teacher", str(tiny_world.teacher)),
+        *(str(tiny_world.collection), "--teacher", str(tiny_world.teacher)),
         *("--pairs", "sw-en", "--output", str(tmp_path / "evaluation")),
     )
     for job in (building, evaluating):
