@@ -182,7 +182,7 @@ class RunningMeans:
     def _clear(self) -> None:
         self._loss = torch.zeros(len(self.pairs), dtype=torch.float64, device=self.device)
         self._count = torch.zeros(len(self.pairs), dtype=torch.float64, device=self.device)
-        self._metrics: dict[str, Tensor] = {}
+        self._metrics: dict[str, Tensor | float] = {}
         self._added: Counter[str] = Counter()
 
     def add(
@@ -192,8 +192,8 @@ class RunningMeans:
         self._loss.index_add_(0, pair_codes_B, loss_B.double())
         self._count.index_add_(0, pair_codes_B, torch.ones_like(loss_B, dtype=torch.float64))
         for name, value in metrics.items():
-            number = torch.as_tensor(value, dtype=torch.float64, device=self.device)
-            self._metrics[name] = self._metrics.get(name, 0) + number
+            number = value.double() if isinstance(value, Tensor) else value
+            self._metrics[name] = self._metrics.get(name, 0.0) + number
         self._added.update(metrics.keys())
 
     def reduce(self) -> dict[str, float]:
@@ -204,8 +204,11 @@ class RunningMeans:
         over the steps that had them, the same steps on every rank.
         """
         names = sorted(self._metrics)
-        figures = [self._metrics[name].reshape(1) for name in names]
-        packed = torch.cat([self._loss, self._count, *figures])
+        figures = [
+            torch.as_tensor(self._metrics[name], dtype=torch.float64, device=self.device)
+            for name in names
+        ]
+        packed = torch.cat([self._loss, self._count, *(figure.reshape(1) for figure in figures)])
         total = collectives.sum_over_ranks(packed).tolist()
         num = len(self.pairs)
         loss, count, rest = total[:num], total[num : 2 * num], total[2 * num :]

@@ -11,6 +11,15 @@ import torch
 from torch import Tensor
 
 
+def on_device(tensor: Tensor, device: torch.device | str) -> Tensor:
+    """The tensor on `device`, by a copy from pinned memory that the host does not wait for."""
+    device = torch.device(device)
+    if device.type != "cuda" or tensor.device.type != "cpu":
+        return tensor.to(device, non_blocking=True)
+    pinned = tensor if tensor.is_pinned() else tensor.pin_memory()
+    return pinned.to(device, non_blocking=True)
+
+
 @dataclass(frozen=True)
 class Tokens:
     """Token ids of B texts padded to N.
@@ -41,8 +50,8 @@ class Tokens:
         )
 
     def to(self, device: torch.device | str) -> Tokens:
-        """The same tokens on `device`; the copy overlaps with compute where memory is pinned."""
-        return self._map(lambda tensor: tensor.to(device, non_blocking=True))
+        """The same tokens on `device`, see `on_device`."""
+        return self._map(lambda tensor: on_device(tensor, device))
 
     def pin_memory(self) -> Tokens:
         """Called by DataLoader's pinning thread."""

@@ -228,6 +228,7 @@ def _loop(
     rank, world_size = collectives.rank(), collectives.world_size()
     progress = Progress(recipe.max_steps, "teacher", initial=state.step, enabled=rank == 0)
     module.train()
+    figures = ""
     while state.step < recipe.max_steps:
         rows = batch_of_step(
             state.step, len(examples), recipe.batch_size, recipe.seed, rank, world_size
@@ -253,8 +254,10 @@ def _loop(
         optimizer.step()
         optimizer.zero_grad()
         state.step += 1
-        progress.advance(f"loss {loss.item():.3f}, in-batch accuracy {accuracy.item():.2f}")
-        stopping = collectives.any_rank(stop.raised, accelerator.device)
+        if state.step % 10 == 1 or state.step == recipe.max_steps:  # The device is waited for.
+            figures = f"loss {loss.item():.3f}, in-batch accuracy {accuracy.item():.2f}"
+        progress.advance(figures)
+        stopping = collectives.any_rank(stop.raised)
         every = recipe.checkpoint.every_steps
         done = state.step == recipe.max_steps
         if not done and (stopping or (every and state.step % every == 0)):

@@ -36,15 +36,30 @@ def world_size() -> int:
     return dist.get_world_size() if is_initialized() else 1
 
 
-def connect(backend: str, timeout: timedelta) -> None:
-    """Make the process group where an elastic agent started this process; else leave it to others.
+def backend_of(device_type: str) -> str:
+    """Backend of a process group that serves tensors of the host and of the device alike.
 
-    An agent (``--rdzv_backend c10d``, ``torchrun --standalone``) keeps one store for all restarts
-    of a job. What the ranks of an earlier one wrote there is in it still, and one that comes back
-    before its peer has would connect to the address of a process that is dead. So the ranks of
-    each restart agree on a name first, and keep what they write under it. Collective.
+    What only the host knows (a stop signal, a shape, an unreadable batch) is agreed on over gloo:
+    over NCCL the host would have to wait until the device has done all its work so far.
     """
+    return "cpu:gloo,cuda:nccl" if device_type == "cuda" else "gloo"
+
+
+def connect(device_type: str, timeout: timedelta) -> None:
+    """Make the process group from the launcher's environment. Collective.
+
+    On GPUs a process takes its own one first: NCCL would connect all of a node to the first.
+
+    An elastic agent (``--rdzv_backend c10d``, ``torchrun --standalone``) keeps one store for all
+    restarts of a job. What the ranks of an earlier one wrote there is in it still, and one that
+    comes back before its peer has would connect to the address of a process that is dead. So the
+    ranks of each restart agree on a name first, and keep what they write under it.
+    """
+    backend = backend_of(device_type)
+    if device_type == "cuda":
+        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
     if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
+        dist.init_process_group(backend, timeout=timeout)
         return
     own, world = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
     address = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
@@ -103,7 +118,10 @@ def gather_padded(tensor: Tensor) -> tuple[Tensor, int]:
     """
     if world_size() == 1:
         return tensor, 0
-    shapes = gather_objects(tuple(tensor.shape[:2]))
+    # Sizes are the host's, and the device need not be waited for.
+    sizes = [torch.empty(2, dtype=torch.int64) for _ in range(world_size())]
+    dist.all_gather(sizes, torch.tensor(tensor.shape[:2]))
+    shapes = [(int(size[0]), int(size[1])) for size in (part.numpy() for part in sizes)]
     rows, width = max(shape[0] for shape in shapes), max(shape[1] for shape in shapes)
     padded = tensor.new_zeros((rows, width, *tensor.shape[2:]))
     padded[: tensor.shape[0], : tensor.shape[1]] = tensor.detach()
@@ -116,18 +134,18 @@ def gather_padded(tensor: Tensor) -> tuple[Tensor, int]:
     return torch.cat(kept).to(tensor.dtype), first_row
 
 
-def any_rank(flag: bool, device: torch.device | str = "cpu") -> bool:
-    """Whether `flag` is true on at least one rank. Collective."""
-    return bool(max_over_ranks(int(flag), device))
+def any_rank(flag: bool) -> bool:
+    """Whether `flag` is true on at least one rank. Collective of the hosts."""
+    return bool(max_over_ranks(int(flag)))
 
 
-def max_over_ranks(number: int, device: torch.device | str = "cpu") -> int:
-    """The largest `number` of all ranks. Collective."""
+def max_over_ranks(number: int) -> int:
+    """The largest `number` of all ranks. Collective of the hosts: no device is waited for."""
     if world_size() == 1:
         return number
-    value = torch.tensor(number, device=device)
+    value = torch.tensor(number)
     dist.all_reduce(value, op=dist.ReduceOp.MAX)
-    return int(value.item())
+    return int(value.numpy())
 
 
 def gather_objects(value: T) -> list[T]:

@@ -111,10 +111,11 @@ def start_accelerator(launch: LaunchSettings, shape: BatchShape) -> Accelerator:
     cpu = not torch.cuda.is_available()
     handlers: list[Any] = []
     if world_size > 1:
-        backend, timeout = "gloo" if cpu else "nccl", timedelta(seconds=launch.timeout_seconds)
+        device_type, timeout = "cpu" if cpu else "cuda", timedelta(seconds=launch.timeout_seconds)
+        collectives.connect(device_type, timeout)
         # On CPU each rank would take itself for a world of one unless the backend is named.
+        backend = collectives.backend_of(device_type)
         handlers.append(InitProcessGroupKwargs(backend=backend, timeout=timeout))
-        collectives.connect(backend, timeout)
     plugins = None
     if uses_deepspeed():
         if cpu:

@@ -63,7 +63,7 @@ def encode_texts(
     gathered: list[tuple[Tensor, Tensor]] = []
     round_size = world_size * _BATCHES_PER_ROUND
     for start in range(0, len(batches), round_size):
-        if should_stop is not None and collectives.any_rank(should_stop(), device):
+        if should_stop is not None and collectives.any_rank(should_stop()):
             raise EvaluationStoppedError
         round_batches = batches[start : start + round_size]
         mine = []

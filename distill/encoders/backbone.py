@@ -18,7 +18,15 @@ import torch
 from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 from tokenizers import normalizers
-from transformers import AutoConfig, AutoModel, AutoTokenizer
+from transformers import (
+    AttentionInterface,
+    AttentionMaskInterface,
+    AutoConfig,
+    AutoModel,
+    AutoTokenizer,
+)
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import sdpa_mask
 from transformers.utils import logging as transformers_logging
 
 from distill.encoders.settings import NO_LIMIT, TextSettings
@@ -34,6 +42,16 @@ _COUNTED_FROM_PADDING = {
     *("camembert", "data2vec-text", "esm", "ibert", "lilt", "longformer", "luke", "markuplm"),
     *("mpnet", "roberta", "roberta-prelayernorm", "xlm-roberta", "xlm-roberta-xl", "xmod"),
 }
+
+_ALWAYS_MASKED = "sdpa_always_masked"
+
+
+def _always_mask(*args: Any, **kwargs: Any) -> Any:
+    return sdpa_mask(*args, **{**kwargs, "allow_is_bidirectional_skip": False})
+
+
+AttentionInterface.register(_ALWAYS_MASKED, sdpa_attention_forward)
+AttentionMaskInterface.register(_ALWAYS_MASKED, _always_mask)
 
 
 @contextmanager
@@ -106,6 +124,9 @@ def load_tokenizer(directory: Path, lower_case: bool = False) -> Any:
 def load_backbone(directory: Path) -> tuple[Any, list[str]]:
     """The model in float32, and the names of weights that are no part of it.
 
+    Its attention builds a mask whether it needs one or not: to find out, transformers would have
+    the host wait for the device in every forward.
+
     Raises:
         InputError: its files cannot be read, or lack some of its weights.
     """
@@ -128,6 +149,8 @@ def load_backbone(directory: Path) -> tuple[Any, list[str]]:
             f"all of a {backbone.config.model_type} model",
             "copy the model again",
         )
+    if backbone.config._attn_implementation == "sdpa":
+        backbone.set_attn_implementation(_ALWAYS_MASKED)
     return backbone, sorted(report["unexpected_keys"])
 
 

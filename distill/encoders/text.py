@@ -96,7 +96,7 @@ class TextEncoder:
         width = settings.query_length
         tokens = self._pad(rows, width)
         padding = tokens.attention_mask == 0
-        tokens.input_ids[padding] = self._expansion
+        tokens.input_ids.masked_fill_(padding, self._expansion)
         if settings.attend_to_expansion_tokens:
             tokens.attention_mask[:] = 1
         tokens.scoring_mask[:] = True
@@ -108,7 +108,7 @@ class TextEncoder:
         rows = self._rows(texts, self.settings.document_length, self._document_marker)
         tokens = self._pad(rows, max(map(len, rows), default=1))
         skipped = torch.from_numpy(np.isin(tokens.input_ids.numpy(), self._skipped_ids))
-        tokens.scoring_mask[skipped] = False
+        tokens.scoring_mask.masked_fill_(skipped, False)
         return tokens
 
     @property

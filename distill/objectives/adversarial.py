@@ -59,8 +59,7 @@ class Adversarial(LearningObjective):
         self._optimizer = torch.optim.AdamW(
             self.discriminator.parameters(), lr=settings.learning_rate, weight_decay=0.0
         )
-        self._last: Tensor | None = None
-        self._accepted: list[Tensor] = []
+        self._gradients: list[Tensor] = []
 
     def reversal_at(self, step: int) -> float:
         """lambda = 2 / (1 + exp(-g p)) - 1 with p = step / max_steps: from 0 to nearly 1."""
@@ -82,22 +81,22 @@ class Adversarial(LearningObjective):
             reversed_BD: Tensor = _Reversal.apply(student_BD, reversal)
             logits_BK = functional_call(self.discriminator, fixed, (reversed_BD,))
             loss_B = functional.cross_entropy(logits_BK, source_B, reduction="none")
-        metrics["reversal"] = loss_B.new_tensor(reversal)
+        metrics["reversal"] = reversal
         return ObjectiveOutput(loss_B, torch.ones_like(loss_B, dtype=torch.bool), metrics)
 
     @torch.enable_grad()
     def _learn(
         self, student_BD: Tensor, source_B: Tensor, teacher_BD: Tensor, target_B: Tensor
-    ) -> dict[str, Tensor]:
-        """Keep this rank's part of D's gradient until the micro-batch is accepted."""
+    ) -> dict[str, Tensor | float]:
+        """Keep this rank's part of D's gradient until the step ends."""
         logits = self.discriminator(torch.cat([student_BD, teacher_BD]))
         languages = torch.cat([source_B, target_B])
         entropy = functional.cross_entropy(logits, languages, reduction="none")
-        count = collectives.sum_over_ranks(entropy.new_tensor(float(len(entropy))))
+        count = collectives.sum_over_ranks(entropy.new_full((), len(entropy)))
         gradients = torch.autograd.grad(
             entropy.sum() / count, list(self.discriminator.parameters())
         )
-        self._last = torch.cat([gradient.flatten() for gradient in gradients])
+        self._gradients.append(torch.cat([gradient.flatten() for gradient in gradients]))
         right = (logits.detach().argmax(dim=1) == languages).float()
         student_right, teacher_right = right.split([len(student_BD), len(teacher_BD)])
         return {
@@ -106,18 +105,12 @@ class Adversarial(LearningObjective):
             "discriminator_loss": entropy.detach().mean(),
         }
 
-    def accept(self) -> None:
-        """Count the last micro-batch's gradient in the discriminator's next step."""
-        if self._last is not None:
-            self._accepted.append(self._last)
-            self._last = None
-
-    def update(self) -> None:
-        """Step the discriminator on the mean gradient of the accepted micro-batches. Collective."""
-        if not self._accepted:
+    def end_step(self, stepped: bool) -> None:
+        """Step the discriminator on the micro-batches' mean gradient, or forget it. Collective."""
+        gradients, self._gradients = self._gradients, []
+        if not stepped or not gradients:
             return
-        mean = torch.stack(self._accepted).mean(dim=0)
-        self._accepted = []
+        mean = torch.stack(gradients).mean(dim=0)
         total = collectives.sum_over_ranks(mean)
         parameters = list(self.discriminator.parameters())
         parts = total.split([parameter.numel() for parameter in parameters])

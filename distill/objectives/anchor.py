@@ -46,7 +46,9 @@ class Anchor(Objective):
             )
             loss_B = difference_BD.square().sum(dim=1)
             return ObjectiveOutput(loss_B, counts_B, {})
-        if not student_mask_BM.equal(teacher_mask_BM):
+        # One tokenisation is one tensor, and the device need not be asked.
+        one_mask = student_mask_BM is teacher_mask_BM or student_mask_BM.equal(teacher_mask_BM)
+        if not one_mask:
             raise ValueError("level token needs one tokenisation on both sides")
         cosine_BM = (normalise(student_BMD) * normalise(encodings.teacher_BMD)).sum(dim=-1)
         cosine_B = _mean_under(cosine_BM, teacher_mask_BM)

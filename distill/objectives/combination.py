@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from distill.objectives.adversarial import Adversarial
@@ -51,7 +50,7 @@ class CombinedOutput:
 
     loss: Tensor
     loss_B: Tensor
-    metrics: dict[str, Tensor]
+    metrics: dict[str, Tensor | float]
 
 
 @dataclass(frozen=True)
@@ -94,7 +93,7 @@ class CombinedObjective:
         """Evaluate the parts of training step `step`. Collective."""
         total = encodings.student_BND.new_zeros(())
         rows_B = encodings.student_BND.new_zeros(len(encodings.student_BND))
-        metrics: dict[str, Tensor] = {}
+        metrics: dict[str, Tensor | float] = {}
         for part in self._parts_at(step):
             name, weight = part.name, part.settings.weight_at(step)
             output = part.objective(encodings, step)
@@ -103,9 +102,9 @@ class CombinedObjective:
             counted = output.counts_B.sum().clamp(min=1)
             metrics[f"{name}/loss"] = (output.loss_B.detach() * output.counts_B).sum() / counted
             if part.settings.schedule:
-                metrics[f"{name}/weight"] = total.new_tensor(weight)
+                metrics[f"{name}/weight"] = weight
             for key, value in output.metrics.items():
-                metrics[f"{name}/{key}"] = torch.as_tensor(value)
+                metrics[f"{name}/{key}"] = value
         return CombinedOutput(total, rows_B, metrics)
 
     def _parts_at(self, step: int) -> list[Part]:
@@ -118,15 +117,10 @@ class CombinedObjective:
             if isinstance(part.objective, LearningObjective)
         }
 
-    def accept(self) -> None:
-        """The micro-batch of the last call counts; call it after its backward pass."""
+    def end_step(self, stepped: bool) -> None:
+        """Call it after the student's own step, or where that was left out. Collective."""
         for learner in self._learners().values():
-            learner.accept()
-
-    def update(self) -> None:
-        """Call it once per optimizer step, after the student's own step. Collective."""
-        for learner in self._learners().values():
-            learner.update()
+            learner.end_step(stepped)
 
     def state_dict(self) -> dict[str, Any]:
         """State of the objectives that learn by themselves; empty where none does."""

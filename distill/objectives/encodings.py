@@ -7,6 +7,7 @@ K passages of a row.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any
@@ -86,12 +87,12 @@ class ObjectiveOutput:
     Attributes:
         loss_B: loss of each row, with gradient; 0 where it does not count.
         counts_B: bool, rows that count in the mean.
-        metrics: detached scalars of this rank, each a mean over rows.
+        metrics: detached scalars of this rank, each a mean over rows; a number is the host's own.
     """
 
     loss_B: Tensor
     counts_B: Tensor
-    metrics: dict[str, Tensor]
+    metrics: Mapping[str, Tensor | float]
 
 
 @dataclass(frozen=True)
@@ -128,12 +129,8 @@ class LearningObjective(Objective):
     """An objective with parameters of its own, which train along with the student."""
 
     @abstractmethod
-    def accept(self) -> None:
-        """The micro-batch of the last call counts: it was finite on all ranks."""
-
-    @abstractmethod
-    def update(self) -> None:
-        """Step on the micro-batches accepted since the last update. Collective."""
+    def end_step(self, stepped: bool) -> None:
+        """Step on the micro-batches since the last call, or forget them. Collective."""
 
     @abstractmethod
     def state_dict(self) -> dict[str, Any]:

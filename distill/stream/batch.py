@@ -26,7 +26,7 @@ from distill.stream.tokenisation import (
     tokens_to_rows,
     unpack_tokens,
 )
-from distill.tokens import Tokens
+from distill.tokens import Tokens, on_device
 
 #: Number of a shard, and row in it.
 Place = tuple[int, int]
@@ -130,7 +130,7 @@ class Batch:
             self,
             source=self.source.to(device),
             target=self.target.to(device),
-            pair_codes=self.pair_codes.to(device, non_blocking=True),
+            pair_codes=on_device(self.pair_codes, device),
         )
 
     def pin_memory(self) -> Batch:

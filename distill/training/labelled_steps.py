@@ -24,6 +24,7 @@ from distill.labelled.settings import LabelledSettings
 from distill.objectives.encodings import ObjectiveOutput, PassageVectors, global_mean
 from distill.objectives.labelled_passages import labelled_contrastive, listwise_distillation
 from distill.recipe.recipe import Recipe
+from distill.tokens import on_device
 from distill.training.losses import MicroBatchLosses
 from distill.training.pair_encoding import by_row
 
@@ -55,10 +56,7 @@ class LabelledSteps:
         """See `StepSource`."""
         return self.settings.takes(step)
 
-    def accept(self) -> None:
-        """See `StepSource`."""
-
-    def end_step(self) -> None:
+    def end_step(self, stepped: bool) -> None:
         """See `StepSource`."""
 
     def store(self, state: TrainState) -> None:
@@ -72,7 +70,7 @@ class LabelledSteps:
             InputError: an example of some rank cannot be read; on all ranks.
         """
         examples, error = self.order.take()
-        if collectives.any_rank(error is not None, self.device):
+        if collectives.any_rank(error is not None):
             with together():
                 if error is not None:
                     raise error
@@ -101,7 +99,7 @@ class LabelledSteps:
         query_BND = self.engines.student(query.input_ids, query.attention_mask)
         if settings.scores is None:
             codes = [zlib.crc32(example.passages[0].encode()) for example in examples]
-            codes_B = torch.tensor(codes, device=self.device)
+            codes_B = on_device(torch.tensor(codes), self.device)
             return labelled_contrastive(query_BND, query, passages, codes_B, settings.temperature)
         return listwise_distillation(
             query_BND,
@@ -116,7 +114,7 @@ class LabelledSteps:
         """Scores (B, K) of the file, 0 where a query has fewer passages."""
         rows = [[*(example.scores or ())] for example in examples]
         padded = [row + [0.0] * (num_columns - len(row)) for row in rows]
-        return torch.tensor(padded, device=self.device)
+        return on_device(torch.tensor(padded), self.device)
 
     @torch.no_grad()
     def _encoded(self, texts: list[list[str]]) -> PassageVectors:
@@ -125,8 +123,8 @@ class LabelledSteps:
         cache = self.passages
         # More micro-batches than planned are drawn where some had no finite loss.
         missing = cache is None or any(text not in cache for text in flat)
-        if cache is not None and not collectives.any_rank(missing, self.device):
-            vectors_PLD, mask_PL = (part.to(self.device) for part in cache.padded(flat))
+        if cache is not None and not collectives.any_rank(missing):
+            vectors_PLD, mask_PL = (on_device(part, self.device) for part in cache.padded(flat))
         else:
             tokens = self.teacher_text.documents(flat).to(self.device)
             vectors_PLD = self.engines.teacher(tokens.input_ids, tokens.attention_mask)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from accelerate import Accelerator
@@ -27,6 +27,7 @@ from distill.survival.divergence import NonFiniteCount, NonFiniteGradientError
 from distill.survival.memory import resident_mib
 from distill.survival.stopping import StopFlag, StoppedWaitingError
 from distill.survival.watchdog import Watchdog
+from distill.training.losses import MicroBatchLosses
 from distill.training.steps import StepSource
 
 
@@ -129,7 +130,7 @@ def _log(training: Training, values: dict[str, float]) -> str:
 def _end_step(training: Training) -> tuple[bool, bool]:
     """Evaluate and save where it is time; whether the run is over, and whether it must stop."""
     recipe, state = training.recipe, training.state
-    stopping = collectives.any_rank(training.stop.raised, training.accelerator.device)
+    stopping = collectives.any_rank(training.stop.raised)
     last = state.step == recipe.max_steps
     every = recipe.evaluation.every_steps
     state.evaluation_due = bool(every) and state.step % every == 0 and not last
@@ -165,51 +166,50 @@ def _say_stopped(training: Training, progress: Progress) -> None:
 
 def _optimizer_step(training: Training, means: RunningMeans, throughput: Throughput) -> float:
     """Forward, backward and step over the accumulated micro-batches; returns the gradient norm."""
-    source, step = training.source(), training.state.step
-    num_micro_batches = training.recipe.data.accumulation_steps
-    # All of a step's micro-batches first: a stop while waiting leaves no half step.
-    with throughput.waiting():
-        batches = [source.next_batch() for _ in range(num_micro_batches)]
-    keys: list[list[str]] = []
-    grad_norm = 0.0
-    # Into the state only with the step itself: one that a stop interrupts is made anew.
-    num_pairs_seen = num_skipped_steps = 0
-    while len(keys) < num_micro_batches:
-        if not batches:
-            # In the place of one that was left out.
-            with throughput.waiting():
-                batches = [source.next_batch()]
-        training.watchdog.stage("encoding and loss")
-        with _accumulating(training, is_last=len(keys) == num_micro_batches - 1):
-            micro = source.losses(batches.pop(0), step)
-            # Ranks must agree before backward, or one waits for gradients that never come.
-            training.watchdog.stage("agreeing on the loss")
-            finite = bool(torch.isfinite(micro.loss.detach()))
-            if collectives.any_rank(not finite, training.accelerator.device):
-                num_skipped_steps += 1
-                training.failures.add("loss", step, [micro.keys])
-                continue
-            training.watchdog.stage("backward and step")
-            grad_norm = _backward_and_step(training, micro.loss)
-        if not math.isfinite(grad_norm):
-            num_skipped_steps += 1
-            # A scaler of fp16 losses finds its scale by overflowing, and gives up by itself.
-            if not training.engines.scales_loss:
-                training.failures.add("gradient", step, [*keys, micro.keys])
-            # The whole step again, on the micro-batches that follow.
-            keys = []
-            continue
-        source.accept()
-        keys.append(micro.keys)
-        num_pairs = len(micro.keys) * collectives.world_size()
-        num_pairs_seen += num_pairs
-        throughput.add(num_pairs)
-        means.add(micro.loss_B, micro.groups_B + training.first_group(source), micro.metrics)
+    source, state = training.source(), training.state
+    first_group, num_skipped_steps = training.first_group(source), 0
+    while True:
+        # All of a step's micro-batches first: a stop while waiting leaves no half step.
+        with throughput.waiting():
+            batches = [source.next_batch() for _ in range(training.recipe.data.accumulation_steps)]
+        micros: list[MicroBatchLosses] = []
+        norm: Tensor | float = 0.0
+        for batch in batches:
+            training.watchdog.stage("encoding and loss")
+            with _accumulating(training, is_last=len(micros) == len(batches) - 1):
+                micro = source.losses(batch, state.step)
+                training.watchdog.stage("backward and step")
+                norm = _backward(training, micro.loss)
+            micros.append(replace(micro, loss=micro.loss.detach()))
+        grad_norm = float(norm)
+        if math.isfinite(grad_norm):
+            break
+        training.engines.student.zero_grad()
+        num_skipped_steps += 1
+        _count_failure(training, micros)
+        # The whole step again, on the micro-batches that follow.
+        source.end_step(stepped=False)
+    training.engines.optimizer.step()
+    training.engines.optimizer.zero_grad()
     training.failures.clear()
-    training.state.num_pairs_seen += num_pairs_seen
-    training.state.num_skipped_steps += num_skipped_steps
-    source.end_step()
+    for micro in micros:
+        num_pairs = len(micro.keys) * collectives.world_size()
+        # Into the state only with the step itself: one that a stop interrupts is made anew.
+        state.num_pairs_seen += num_pairs
+        throughput.add(num_pairs)
+        means.add(micro.loss_B, micro.groups_B + first_group, micro.metrics)
+    state.num_skipped_steps += num_skipped_steps
+    source.end_step(stepped=True)
     return grad_norm
+
+
+def _count_failure(training: Training, micros: Sequence[MicroBatchLosses]) -> None:
+    """Count a step that was left out; raises at the fifth in a row. Collective."""
+    lost = not bool(torch.stack([micro.loss for micro in micros]).isfinite().all())
+    what = "loss" if collectives.any_rank(lost) else "gradient"
+    # A scaler of fp16 losses finds its scale by overflowing, and gives up by itself.
+    if what == "loss" or not training.engines.scales_loss:
+        training.failures.add(what, training.state.step, [micro.keys for micro in micros])
 
 
 @contextmanager
@@ -225,26 +225,22 @@ def _accumulating(training: Training, is_last: bool) -> Iterator[None]:
         yield
 
 
-def _backward_and_step(training: Training, loss: Tensor) -> float:
-    """Backward and, at the end of an accumulation, a clipped step; the norm before clipping.
+def _backward(training: Training, loss: Tensor) -> Tensor | float:
+    """Backward and, at the end of an accumulation, clipping; the norm before it, 0 else.
 
-    Not finite: no step was made, on any rank. 0 within an accumulation.
+    The norm is the only thing that the host waits for in a step. It is that of the gradients of all
+    ranks, so that what is not finite on one is found by all; a loss that is not finite is made so
+    in its gradients as well. DeepSpeed's engines step here, unless the norm is not finite.
     """
     accelerator, engines = training.accelerator, training.engines
-    norm: Tensor | float | None = None
+    factor = torch.where(loss.detach().isfinite(), 1.0, float("nan"))
     try:
-        accelerator.backward(loss)  # DeepSpeed's clips and steps, too.
-        if accelerator.sync_gradients and engines.zero_stage is not None:
-            norm = engine_grad_norm(engines.student)
-        elif accelerator.sync_gradients:
-            limit = training.recipe.optimizer.max_grad_norm or float("inf")
-            norm = accelerator.clip_grad_norm_(engines.student.parameters(), limit)
+        accelerator.backward(loss * factor)
     except NonFiniteGradientError:
-        norm = float("inf")
-    value = 0.0 if norm is None else float(norm)
-    if math.isfinite(value):
-        engines.optimizer.step()
-        engines.optimizer.zero_grad()
-    else:
-        engines.student.zero_grad()
-    return value
+        return float("inf")
+    if not accelerator.sync_gradients:
+        return 0.0
+    if engines.zero_stage is not None:
+        return engine_grad_norm(engines.student)
+    limit = training.recipe.optimizer.max_grad_norm or float("inf")
+    return accelerator.clip_grad_norm_(engines.student.parameters(), limit)

@@ -53,7 +53,7 @@ def _figures(
 ) -> dict[str, Tensor | float]:
     """Objective metrics, what augmentation did, and the norm of the mean token: near 1 when all
     tokens are the same."""
-    mask_BN = encodings.student.scoring_mask
-    tokens = encodings.student_BND.detach()[mask_BN]
+    mask_BN1 = encodings.student.scoring_mask.unsqueeze(-1)
+    mean_D = (encodings.student_BND.detach() * mask_BN1).sum(dim=(0, 1)) / mask_BN1.sum()
     done = batch.changes.figures() if batch.changes is not None else {}
-    return {**output.metrics, **done, "collapse/mean_token_norm": tokens.mean(dim=0).norm()}
+    return {**output.metrics, **done, "collapse/mean_token_norm": mean_D.norm()}

@@ -20,7 +20,7 @@ from distill.encoders.text import TextEncoder
 from distill.negatives.windows import HardNegatives
 from distill.objectives.encodings import Encodings, Need, PassageVectors
 from distill.stream.batch import Batch
-from distill.tokens import Tokens
+from distill.tokens import Tokens, on_device
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,7 @@ class PairEncoder:
             student=batch.source,
             teacher_BMD=by_teacher.target_BMD,
             teacher=batch.target,
-            sentence_codes_B=codes.to(device),
+            sentence_codes_B=on_device(codes, device),
             pair_codes_B=batch.pair_codes,
             document_BLD=by_teacher.document_BLD,
             document=document,
@@ -125,7 +125,9 @@ class PairEncoder:
         if source is not None:
             (source_BND,) = _in_one_forward(engine, [source], text)
         if negatives and caches.documents is not None:
-            negative_PLD, mask_PL = (part.to(device) for part in caches.documents.padded(negatives))
+            negative_PLD, mask_PL = (
+                on_device(part, device) for part in caches.documents.padded(negatives)
+            )
         return _ByTeacher(target_BMD, document_BLD, source_BND, negative_PLD, mask_PL)
 
 
@@ -158,11 +160,11 @@ def by_row(texts: list[list[str]], found_PLD: Tensor, mask_PL: Tensor) -> Passag
     places = torch.tensor(
         [row * num_columns + column for row, own in enumerate(texts) for column in range(len(own))],
         dtype=torch.int64,
-        device=found_PLD.device,
     )
+    places = on_device(places, found_PLD.device)
     document = found_PLD.new_zeros(num_rows * num_columns, *found_PLD.shape[1:])
-    mask = torch.zeros(num_rows * num_columns, mask_PL.shape[1], dtype=torch.bool)
-    mask = mask.to(found_PLD.device).index_copy(0, places, mask_PL)
+    mask = mask_PL.new_zeros(num_rows * num_columns, mask_PL.shape[1])
+    mask = mask.index_copy(0, places, mask_PL)
     document = document.index_copy(0, places, found_PLD)
     shape = (num_rows, num_columns)
     return PassageVectors(document.unflatten(0, shape), mask.unflatten(0, shape))

@@ -46,11 +46,8 @@ class StepSource(Protocol):
     def losses(self, batch: Any, step: int) -> MicroBatchLosses:
         """Encode a micro-batch and compute its losses. Gradient to the student only."""
 
-    def accept(self) -> None:
-        """Keep what the micro-batch's loss left behind: its gradient is in the accumulation."""
-
-    def end_step(self) -> None:
-        """Note that the optimizer stepped on the micro-batches accepted since the last call."""
+    def end_step(self, stepped: bool) -> None:
+        """Note whether the optimizer stepped on the micro-batches since the last call."""
 
     def store(self, state: TrainState) -> None:
         """Put the position after the last step into the state of a checkpoint."""
@@ -105,14 +102,11 @@ class BitextSteps:
         self._pictured = step
         return bitext_losses(self._encode, self._objective, batch, step, pictures)
 
-    def accept(self) -> None:
+    def end_step(self, stepped: bool) -> None:
         """See `StepSource`."""
-        self._objective.accept()
-
-    def end_step(self) -> None:
-        """See `StepSource`."""
-        self._objective.update()
-        self._position = self._read_position()
+        self._objective.end_step(stepped)
+        if stepped:
+            self._position = self._read_position()
 
     def store(self, state: TrainState) -> None:
         """See `StepSource`."""
@@ -143,7 +137,7 @@ class BitextSteps:
             elif batch is not None and caches is not None and caches.lack(batch.target_texts):
                 found = _LACKING
             self._watchdog.stage("agreeing on a batch")
-            found = collectives.max_over_ranks(found, self._device)
+            found = collectives.max_over_ranks(found)
             if found == _FAILED:
                 with together():
                     if error is not None:

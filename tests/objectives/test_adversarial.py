@@ -59,16 +59,16 @@ def test_the_student_gets_the_reversed_gradient():
     assert all(parameter.grad is None for parameter in objective.discriminator.parameters())
 
 
-def test_the_discriminator_steps_on_the_mean_of_what_was_accepted():
+def test_the_discriminator_steps_on_the_mean_of_the_micro_batches_that_were_stepped_on():
     objective, expected = adversary(), adversary()
     _, data = batch()
     optimizer = torch.optim.AdamW(expected.discriminator.parameters(), lr=1e-3, weight_decay=0.0)
     for step in range(3):
-        objective(data, step)  # Not accepted: a micro-batch that was not finite.
+        objective(data, step)
+        objective.end_step(stepped=False)  # Some micro-batch was not finite.
         for _ in range(2):
             objective(data, step)
-            objective.accept()
-        objective.update()
+        objective.end_step(stepped=True)
         logits, languages = logits_and_languages(expected, data)
         optimizer.zero_grad()
         functional.cross_entropy(logits, languages).backward()
@@ -84,8 +84,7 @@ def test_the_discriminator_learns_and_says_so():
     _, data = batch()
     for step in range(100):
         output = objective(data, step)
-        objective.accept()
-        objective.update()
+        objective.end_step(stepped=True)
     assert output.metrics["accuracy"] == output.metrics["english_accuracy"] == 1
     assert output.metrics["discriminator_loss"] < 0.3
 
@@ -96,8 +95,7 @@ def test_a_restored_discriminator_goes_on_exactly():
     def train(objective, steps):
         for step in steps:
             objective(data, step)
-            objective.accept()
-            objective.update()
+            objective.end_step(stepped=True)
 
     whole, first, second = adversary(), adversary(), adversary(learning_rate=1e-3)
     train(whole, range(4))

@@ -101,8 +101,7 @@ def train(case: dict, rows: slice) -> dict[str, object]:
     for step in STEPS:
         output = objective(_needed(batch(weight_FD, rows), objective, step), step)
         (gradient,) = torch.autograd.grad(output.loss, weight_FD)
-        objective.accept()
-        objective.update()
+        objective.end_step(stepped=True)
         gradients.append(collectives.sum_over_ranks(gradient) / world_size)
         losses.append(collectives.sum_over_ranks(output.loss) / world_size)
         with torch.no_grad():
