@@ -20,6 +20,7 @@ from distill.tokens import Tokens
 from distill.training.building import build_stream
 from distill.training.evaluation import load_collections
 from distill.training.student_start import load_texts
+from distill.training.trackers import check_trackers
 
 
 def check_inputs(recipe: Recipe) -> None:
@@ -29,6 +30,7 @@ def check_inputs(recipe: Recipe) -> None:
         InputError: the first problem found.
     """
     check_world(recipe.launch)
+    check_trackers(recipe.trackers)
     check_model_source(recipe.teacher, "teacher", recipe.allow_downloads)
     _check_kind_of_teacher(recipe)
     if recipe.student.model is not None:
@@ -111,6 +113,7 @@ _FREE = {
     "launch",
     "log_every_steps",
     "picture_every_steps",
+    "trackers",
     "teacher_cache",
 }
 
