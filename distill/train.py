@@ -27,6 +27,7 @@ from distill.distributed.process import end_process, prepare_process
 from distill.distributed.zero import (
     Engines,
     optimizer_state_elements,
+    precision_line,
     resident_elements,
     start_accelerator,
 )
@@ -85,6 +86,7 @@ def run(recipe: Recipe) -> bool:
     main, directory = collectives.rank() == 0, recipe.run_directory
     if main:
         save_settings(recipe, directory / "config.yaml")
+        print(precision_line(accelerator, parts.engines, recipe.launch.tf32), flush=True)
     _report_sharding(parts.engines, parts.state)
     on_board = main and TENSORBOARD in recipe.trackers
     curves = Curves(directory / "tensorboard", on_board, parts.state.step + 1, trackers)
