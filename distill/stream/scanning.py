@@ -22,11 +22,12 @@ import numpy as np
 from webdataset.tariterators import group_by_keys
 
 from data_shards.format import INDEX_DTYPE, read_index
+from distill.checksums import sha256_of
 from distill.errors import InputError
+from distill.stamps import state_of
 from distill.stream.open_files import file_limit_named
 from distill.stream.places import redacted
 from distill.stream.sources import SCANNED, ShardCache
-from distill.stream.stamps import hash_file, state_of
 from distill.stream.unpacking import CorruptSourceError
 
 _BLOCK = 512
@@ -89,7 +90,7 @@ def scanned_shard(place: str, cache: ShardCache) -> tuple[Path, str, int]:
         raise InputError(
             f"{shown}: no member KEY.json", "sentence pairs", "build with distill shards build"
         )
-    return index_path, hash_file(index_path), len(index)
+    return index_path, sha256_of(index_path), len(index)
 
 
 def require_whole(path: Path) -> None:

@@ -19,10 +19,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, TypeVar
 
+from distill.checksums import sha256_of
 from distill.errors import InputError
+from distill.stamps import remembered_sha256, stamped, state_of
 from distill.stream.opening import open_place
 from distill.stream.places import expanded, is_url, redacted
-from distill.stream.stamps import hash_file, sha256_of, stamped, state_of
 from distill.stream.unpacking import (
     CorruptSourceError,
     RefusedSourceError,
@@ -88,7 +89,7 @@ class ShardCache:
         if not is_url(place):
             path = Path(place)
             if not (place.endswith(".gz") if sha256 else is_packed(path)):
-                if sha256 and sha256_of(path, self._stamp_of) != sha256:
+                if sha256 and remembered_sha256(path, self._stamp_of) != sha256:
                     raise CorruptSourceError("the file's checksum differs from the manifest's")
                 return path
             of = "" if sha256 else str(state_of(path))
@@ -132,7 +133,7 @@ class ShardCache:
                 # Who else can write here may have put a link in its place.
                 partial.unlink(missing_ok=True)
                 make(partial)
-                digest = hash_file(partial)
+                digest = sha256_of(partial)
                 partial.replace(kept)
                 stamp.record(kept, digest, of)
             finally:
