@@ -14,6 +14,7 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
+import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from copy import deepcopy
@@ -135,6 +136,9 @@ def _complete(partial: Path, target: Path, state: TrainState) -> None:
     }
     sync_tree(partial)
     write_state(partial, state, files)
+    for path in partial.rglob("*.safetensors"):
+        # Whoever may read the other files; safetensors has modes of its own.
+        path.chmod(stat.S_IMODE((partial / STATE_FILE).stat().st_mode))
     sync_path(partial / STATE_FILE)
     sync_path(partial)
     os.replace(partial, target)

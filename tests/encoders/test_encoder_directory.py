@@ -77,6 +77,7 @@ def test_freezing_counts(tiny_world):
 def test_projection_of_another_width_is_refused(tiny_world, tmp_path):
     broken = tmp_path / "broken"
     shutil.copytree(tiny_world.teacher, broken)
+    (broken / "SHA256SUMS").unlink()
     wide = torch.zeros(16, 48)
     from safetensors.torch import save_file
 
@@ -88,6 +89,7 @@ def test_projection_of_another_width_is_refused(tiny_world, tmp_path):
 def test_torn_weights_are_refused(tiny_world, tmp_path):
     broken = tmp_path / "broken"
     shutil.copytree(tiny_world.teacher, broken)
+    (broken / "SHA256SUMS").unlink()
     weights = (broken / "model.safetensors").read_bytes()
     (broken / "model.safetensors").write_bytes(weights[: len(weights) // 2])
     with pytest.raises(InputError, match=r"model .*broken"):
