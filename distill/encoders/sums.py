@@ -66,7 +66,7 @@ def _noted(directory: Path, remedy: str) -> Iterator[tuple[Path, str]]:
     """Each file that is read with the encoder, and its checksum."""
     where = directory / SUMS_FILE
     try:
-        lines = where.read_text(encoding="utf-8").splitlines()
+        lines = where.read_bytes().decode("utf-8").removesuffix("\n").split("\n")
     except UnicodeDecodeError as error:
         raise InputError(f"{where}: {error}", "names and checksums", remedy) from error
     for line in lines:
