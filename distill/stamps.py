@@ -52,20 +52,22 @@ class Stamp:
             return {}
         return found if isinstance(found, dict) else {}
 
-    def holds(self, path: Path, of: str = "") -> bool:
+    def holds(self, path: Path, of: str | None = None) -> bool:
         """Whether a file is still as it was recorded, hashed anew if it was touched.
 
         Args:
             path: the file; a link is never one.
-            of: what it was made of, as recorded.
+            of: what it was made of, as recorded; None takes whatever that is.
         """
         known = self._read()
-        if path.is_symlink() or not path.is_file() or known.get("of") != of:
+        if path.is_symlink() or not path.is_file():
+            return False
+        if of is not None and known.get("of") != of:
             return False
         if known.get("state") != list(state_of(path)):
             if known.get("sha256") != sha256_of(path):
                 return False
-            self.record(path, str(known["sha256"]), of)
+            self.record(path, str(known["sha256"]), str(known.get("of") or ""))
         # When it was last used; the file's own times must stay.
         os.utime(self._descriptor)
         return True

@@ -60,7 +60,7 @@ def scanned_shard(place: str, cache: ShardCache) -> tuple[Path, str, int]:
     Args:
         place: path or URL of the tar, which may be compressed.
         cache: keeps the index, and a copy of the tar if it is not a plain file here. A local tar
-            that changed is read anew; one behind a URL is known by its URL alone.
+            that changed is read anew, and so is one behind a URL if its server says so.
 
     Returns:
         Path of the index, its checksum, and the number of samples.
@@ -76,7 +76,7 @@ def scanned_shard(place: str, cache: ShardCache) -> tuple[Path, str, int]:
     shown = redacted(place)
     try:
         with file_limit_named():
-            path = cache.local_path(place, check=require_whole)
+            path = cache.local_path(place, check=require_whole, ask=True)
             of = str(state_of(path))
             index_path = cache.keep(cache.copy_of(place, suffix=SCANNED), write, of)
     except OSError as error:
