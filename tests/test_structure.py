@@ -17,11 +17,11 @@ import yaml
 ROOT = Path(__file__).resolve().parent.parent
 #: What lies at the package's root: what is launched, and what every room may know.
 AT_THE_ROOT = {"__init__", "__main__", "train", "train_teacher"} | {
-    *("checksums", "errors", "json_files", "languages", "monitoring", "stamps", "tokens"),
+    *("checksums", "disks", "errors", "json_files", "languages", "monitoring", "stamps", "tokens"),
 }
 KNOWN_TO_ALL = {
     f"distill.{name}"
-    for name in ("checksums", "errors", "json_files", "languages", "stamps", "tokens")
+    for name in ("checksums", "disks", "errors", "json_files", "languages", "stamps", "tokens")
 }
 
 #: How ranks speak to each other.
@@ -33,6 +33,7 @@ ALLOWED = {
     "data_shards": KNOWN_TO_ALL,
     "distill.checksums": set(),
     "distill.errors": set(),
+    "distill.disks": {"distill.errors"},
     "distill.stamps": {"distill.checksums", "distill.errors"},
     "distill.json_files": {"distill.errors"},
     "distill.tokens": set(),

@@ -23,7 +23,6 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
-from safetensors import SafetensorError
 
 from distill.checkpoints.durable import point, sync_path, sync_tree
 from distill.checkpoints.loading import weights_only_loading
@@ -37,6 +36,7 @@ from distill.checkpoints.train_state import (
 )
 from distill.checkpoints.universal import convert
 from distill.checksums import sha256_of
+from distill.disks import disk_problem
 from distill.distributed import collectives
 from distill.distributed.agreement import on_main
 from distill.errors import InputError
@@ -112,13 +112,17 @@ def write_checkpoint(
 def _disk_errors(partial: Path, needed: int) -> Iterator[None]:
     try:
         yield
-    except (OSError, RuntimeError, SafetensorError) as error:
-        full = shutil.disk_usage(partial.parent).free < needed
-        if isinstance(error, RuntimeError) and not full:
+    except InputError:
+        raise
+    except Exception as error:
+        # Libraries have no class of their own for it.
+        problem = disk_problem(error)
+        if problem is None:
             raise
+        full = shutil.disk_usage(partial.parent).free < needed
         shutil.rmtree(partial, ignore_errors=True)
         raise InputError(
-            f"{partial}: {'the disk is full' if full else error}",
+            f"{partial}: {'the disk is full' if full else problem}",
             "a checkpoint that can be written",
             "free space, lower checkpoint.keep_last, or move `runs`; earlier checkpoints are kept",
         ) from error

@@ -21,7 +21,7 @@ from typing import IO, TypeVar
 from urllib.parse import urlsplit
 
 from distill.checksums import sha256_of
-from distill.errors import InputError
+from distill.errors import FULL, InputError
 from distill.stamps import remembered_sha256, stamped, state_of
 from distill.stream.opening import open_place, version_of
 from distill.stream.places import expanded, is_url, redacted
@@ -184,7 +184,7 @@ class ShardCache:
             except (FileNotFoundError, RefusedSourceError):
                 raise
             except OSError as error:
-                if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                if error.errno in FULL:
                     raise InputError(
                         f"{self.folder}: no space for a copy of {redacted(place)}",
                         "room for the shards in use",

@@ -154,7 +154,9 @@ def _write(path: Path, rows: Sequence[Row], shard: ShardFile) -> None:
     except OSError as error:
         partial.unlink(missing_ok=True)
         raise InputError(
-            f"{path}: {error.strerror}", "a folder that can be written", "free or unlock it"
+            f"{path}: {error.strerror or error}",
+            "a folder that can be written",
+            "free or unlock it",
         ) from error
 
 
