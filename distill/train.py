@@ -23,7 +23,7 @@ from distill.distributed import collectives
 from distill.distributed.agreement import require_equal
 from distill.distributed.deepspeed_json import BatchShape
 from distill.distributed.environment import uses_deepspeed
-from distill.distributed.process import end_process, prepare_process
+from distill.distributed.process import end_process, prepare_process, warn_of_crowded_cores
 from distill.distributed.zero import (
     Engines,
     optimizer_state_elements,
@@ -83,6 +83,7 @@ def run(recipe: Recipe) -> bool:
     main, directory = collectives.rank() == 0, recipe.run_directory
     if main:
         save_settings(recipe, directory / "config.yaml")
+    warn_of_crowded_cores()
     _report_sharding(parts.engines, parts.state)
     curves = Curves(directory / "tensorboard", main, parts.state.step + 1)
     watchdog = Watchdog(

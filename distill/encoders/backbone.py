@@ -18,7 +18,8 @@ import torch
 from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 from tokenizers import normalizers
-from transformers import AutoConfig, AutoModel, AutoTokenizer
+from transformers import AutoConfig, AutoModel, AutoModelForTextEncoding, AutoTokenizer
+from transformers.models.auto.modeling_auto import MODEL_FOR_TEXT_ENCODING_MAPPING
 from transformers.utils import logging as transformers_logging
 
 from distill.encoders.settings import NO_LIMIT, TextSettings
@@ -29,6 +30,7 @@ _BROKEN_FILES = (
     *(OSError, ValueError, KeyError, TypeError, AttributeError, IndexError, ImportError),
     *(RuntimeError, AssertionError, SafetensorError, StrictDataclassError, ZeroDivisionError),
 )
+_WITH_DECODERS = {"t5", "mt5", "umt5"}
 #: Kinds whose positions are counted from behind the padding token's (fairseq's convention).
 _COUNTED_FROM_PADDING = {
     *("camembert", "data2vec-text", "esm", "ibert", "lilt", "longformer", "luke", "markuplm"),
@@ -109,8 +111,9 @@ def load_backbone(directory: Path) -> tuple[Any, list[str]]:
     Raises:
         InputError: its files cannot be read, or lack some of its weights.
     """
+    kind = _kind_of(load_config(directory), directory)
     with foreign_files(directory), quiet_transformers():
-        backbone, report = AutoModel.from_pretrained(
+        backbone, report = kind.from_pretrained(
             directory,
             local_files_only=True,
             trust_remote_code=False,
@@ -129,6 +132,19 @@ def load_backbone(directory: Path) -> tuple[Any, list[str]]:
             "copy the model again",
         )
     return backbone, sorted(report["unexpected_keys"])
+
+
+def _kind_of(config: Any, directory: Path) -> Any:
+    """What loads a text encoder: of models that translate, T5's kin have it by itself."""
+    if type(config) in MODEL_FOR_TEXT_ENCODING_MAPPING and config.model_type in _WITH_DECODERS:
+        return AutoModelForTextEncoding
+    if getattr(config, "is_encoder_decoder", False):
+        raise InputError(
+            f"model {directory}: {config.model_type}, an encoder with a decoder",
+            "an encoder of text, or a model of T5's kin, whose encoder is taken",
+            "use a model such as XLM-R, or mT5",
+        )
+    return AutoModel
 
 
 @contextmanager

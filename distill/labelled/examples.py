@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-import json
+import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
-from distill.labelled.lines import LineFile, Texts
+from distill.errors import InputError
+from distill.json_files import json_value
+from distill.labelled.lines import LineFile, Texts, UnknownIdError
 from distill.labelled.settings import LabelledSettings
+
+#: Examples that a rank reads before the first step; some seconds.
+_MOST_CHECKED = 200_000
 
 
 @dataclass(frozen=True)
@@ -38,6 +43,16 @@ class Examples(ABC):
     @abstractmethod
     def identity(self) -> str:
         """Tells sets of examples apart."""
+
+    def check(self, rank: int, world_size: int) -> None:
+        """Read this rank's share of the examples; of more than `_MOST_CHECKED`, evenly spread ones.
+
+        Raises:
+            InputError: one cannot be used.
+        """
+        mine = range(rank, len(self), world_size)
+        for number in mine[:: -(-len(mine) // _MOST_CHECKED) or 1]:
+            self[number]
 
 
 def read_labelled_examples(settings: LabelledSettings) -> Examples:
@@ -119,15 +134,21 @@ class Scores(Examples):
     def _parsed(self, number: int) -> tuple[str, list[tuple[str, float]]]:
         expected = "[query id, [passage id, score], …]"
         try:
-            line = json.loads(self._lines[number])
+            line = json_value(self._lines[number])
             if isinstance(line, dict):
                 pairs = list(zip(line["document_ids"], line["scores"], strict=True))
                 query = line["query_id"]
             else:
                 query, *pairs = line
-            return str(query), [(str(passage), float(score)) for passage, score in pairs]
-        except (json.JSONDecodeError, KeyError, TypeError, ValueError) as error:
-            raise self._lines.fault(number, f"{type(error).__name__}: {error}", expected) from error
+            scored = [(str(passage), float(score)) for passage, score in pairs]
+            if not all(math.isfinite(score) for _, score in scored):
+                raise ValueError("a score that is not finite")
+            return str(query), scored
+        except InputError:
+            raise
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
+            found = str(error) if type(error) is ValueError else f"{type(error).__name__} {error}"
+            raise self._lines.fault(number, found, expected) from error
 
     @property
     def identity(self) -> str:
@@ -150,12 +171,22 @@ class Judgments(Examples):
         self._relevant: list[tuple[str, str]] = []
         for number in range(len(lines)):
             columns = lines[number].split()
-            if len(columns) not in (3, 4) or not columns[-1].lstrip("-").isdigit():
+            if len(columns) not in (3, 4) or not columns[-1].lstrip("-").isdecimal():
+                if number == 0 and self._is_header(columns):
+                    continue
                 raise lines.fault(number, repr(lines[number][:60]), "query, passage, relevance")
             if int(columns[-1]) > 0:
                 self._relevant.append((columns[0], columns[-2]))
         if not self._relevant:
             raise lines.fault(0, "no relevant passage", "a relevance above 0 somewhere")
+
+    def _is_header(self, columns: list[str]) -> bool:
+        """Whether a first line names the columns: no query of it has a text."""
+        try:
+            self._texts[0][columns[0]]
+        except UnknownIdError:
+            return len(columns) in (3, 4) and not any(each.isdecimal() for each in columns)
+        return False
 
     def __len__(self) -> int:
         return len(self._relevant)

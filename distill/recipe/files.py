@@ -19,6 +19,7 @@ from typing import Any, TypeVar
 import yaml
 from pydantic import TypeAdapter, ValidationError
 
+from distill.disks import replacing
 from distill.errors import InputError
 from distill.stream.places import redacted
 
@@ -63,9 +64,14 @@ def load_settings(
 
 
 def save_settings(settings: Any, path: Path) -> None:
-    """Write settings as YAML that `load_settings` reads back, from any directory."""
+    """Write settings as YAML that `load_settings` reads back, from any directory, at once.
+
+    Raises:
+        InputError: the disk is full or cannot be written to.
+    """
     text = yaml.safe_dump(shown_settings(settings), sort_keys=False, allow_unicode=True)
-    path.write_text(text, encoding="utf-8")
+    with replacing(path) as partial:
+        partial.write_text(text, encoding="utf-8")
 
 
 def plain_settings(settings: Any) -> dict[str, Any]:
