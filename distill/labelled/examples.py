@@ -147,8 +147,7 @@ class Scores(Examples):
         except InputError:
             raise
         except (KeyError, TypeError, ValueError, OverflowError) as error:
-            found = str(error) if type(error) is ValueError else f"{type(error).__name__} {error}"
-            raise self._lines.fault(number, found, expected) from error
+            raise self._lines.fault(number, f"{type(error).__name__}: {error}", expected) from error
 
     @property
     def identity(self) -> str:
