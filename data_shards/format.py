@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import json
 import re
+import tokenize
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -240,6 +241,13 @@ def read_manifest(root: Path | str) -> Manifest:
     return parse_manifest(text, str(path))
 
 
+# What numpy lets through of a damaged header, which it reads as Python.
+_NO_ARRAY = (
+    *(ValueError, EOFError, OSError, SyntaxError, tokenize.TokenError),
+    *(TypeError, OverflowError, MemoryError, RecursionError),
+)
+
+
 def read_index(path: Path | str, num_pairs: int | None = None) -> np.ndarray:
     """Open an index as a read-only memory map of `INDEX_DTYPE`.
 
@@ -255,7 +263,7 @@ def read_index(path: Path | str, num_pairs: int | None = None) -> np.ndarray:
         index = np.load(path, mmap_mode="r", allow_pickle=False)
     except FileNotFoundError as error:
         raise InputError(f"{path}: no such file", "the index of a shard", remedy) from error
-    except (ValueError, EOFError, OSError) as error:
+    except _NO_ARRAY as error:
         raise InputError(f"{path}: {error}", "the index of a shard", remedy) from error
     if index.dtype != INDEX_DTYPE or index.ndim != 1:
         raise InputError(f"{path}: {index.dtype}", "the fields of INDEX_DTYPE", remedy)

@@ -170,21 +170,24 @@ class Judgments(Examples):
         self._relevant: list[tuple[str, str]] = []
         for number in range(len(lines)):
             columns = lines[number].split()
-            if len(columns) not in (3, 4) or not columns[-1].lstrip("-").isdecimal():
+            relevance = _integer(columns[-1]) if len(columns) in (3, 4) else None
+            if relevance is None:
                 if number == 0 and self._is_header(columns):
                     continue
                 raise lines.fault(number, repr(lines[number][:60]), "query, passage, relevance")
-            if int(columns[-1]) > 0:
+            if relevance > 0:
                 self._relevant.append((columns[0], columns[-2]))
         if not self._relevant:
             raise lines.fault(0, "no relevant passage", "a relevance above 0 somewhere")
 
     def _is_header(self, columns: list[str]) -> bool:
         """Whether a first line names the columns: no query of it has a text."""
+        if len(columns) not in (3, 4) or any(each.isdecimal() for each in columns):
+            return False
         try:
             self._texts[0][columns[0]]
         except UnknownIdError:
-            return len(columns) in (3, 4) and not any(each.isdecimal() for each in columns)
+            return True
         return False
 
     def __len__(self) -> int:
@@ -197,3 +200,10 @@ class Judgments(Examples):
     @property
     def identity(self) -> str:
         return f"judgments {len(self)} {self._size}"
+
+
+def _integer(text: str) -> int | None:
+    try:
+        return int(text)
+    except ValueError:
+        return None

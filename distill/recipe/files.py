@@ -92,6 +92,10 @@ def shown_settings(settings: Any) -> dict[str, Any]:
     return plain
 
 
+# Besides its own errors: no UTF-8, integers of thousands of digits, tags on what they do not fit.
+_NO_YAML = (yaml.YAMLError, ValueError, LookupError, AttributeError, TypeError)
+
+
 def settings_hash(settings: Any) -> str:
     """Identity of settings."""
     text = json.dumps(plain_settings(settings), sort_keys=True)
@@ -110,7 +114,10 @@ def read_yaml(path: Path) -> dict[str, Any]:
         raise InputError(
             f"recipe {path}: {error.strerror}", "a readable YAML file", "check the path"
         ) from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except RecursionError as error:
+        found = f"recipe {path}: nested too deeply"
+        raise InputError(found, "YAML of a few levels", "correct it") from error
+    except _NO_YAML as error:
         raise InputError(f"recipe {path}: {error}", "YAML in UTF-8", "correct that line") from error
     if tree is None:
         return {}
@@ -129,7 +136,7 @@ def _parse_override(text: str) -> dict[str, Any]:
         )
     try:
         parsed = yaml.safe_load(value)
-    except yaml.YAMLError as error:
+    except (*_NO_YAML, RecursionError) as error:
         raise InputError(f"override {text!r}: {error}", "a YAML value", "quote it") from error
     tree: Any = parsed
     for part in reversed(key.split(".")):

@@ -16,13 +16,14 @@ import sys
 import zipfile
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from data_shards.__main__ import main
 from data_shards.foreign import one_line
-from data_shards.format import read_manifest
+from data_shards.format import INDEX_DTYPE, read_index, read_manifest
 from data_shards.held_out import read_held_out
 from data_shards.readers import read_rows
 from data_shards.rows import BitextInput
@@ -290,3 +291,26 @@ def test_any_bytes_give_rows_or_one_line(tmp_path, format_, suffix, data):
                 "".join([source or "", *texts]).encode("utf-8")
     with contextlib.suppress(InputError):
         read_held_out(str(path))
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        (b"'shape'", b"[[[[[[['"),
+        (b"'shape': (", b"'shape': (" + b"(" * 40),
+        (b"{", b"\x00"),
+        (b"'descr'", b"'descr\n"),
+        (b"(2,)", b"(2e9999,)"),
+        (b"(2,)", b"(-1,)"),
+        (b"<u8", b"|O8"),
+        (b"<u8", b"<x8"),
+    ],
+)
+def test_indexes_with_a_header_that_is_none(tmp_path, old, new):
+    path = tmp_path / "a.index.npy"
+    np.save(path, np.zeros(2, dtype=INDEX_DTYPE))
+    data = path.read_bytes()
+    assert old in data
+    path.write_bytes(data.replace(old, new, 1))
+    with pytest.raises(InputError, match=r"a\.index\.npy: "):
+        read_index(path)

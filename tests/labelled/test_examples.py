@@ -180,7 +180,10 @@ def test_what_editors_leave_is_read(files, tmp_path, end):
     triples.check(0, 1)
 
 
-@pytest.mark.parametrize("first", ["q1 p1 yes", "nobody 1 yes", "a header of five columns"])
+FIRST = ["q1 p1 yes", "nobody 1 yes", "a header of five columns", "one", " ", "q1 p1 " + "9" * 5000]
+
+
+@pytest.mark.parametrize("first", FIRST)
 def test_a_broken_first_judgment_is_no_header(files, first):
     with pytest.raises(InputError, match=r"judgments\.txt:1: "):
         read_labelled_examples(files("judgments", f"{first}\nq1 p1 1\n"))
