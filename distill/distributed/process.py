@@ -42,7 +42,7 @@ def warn_of_crowded_cores() -> None:
     if threads * processes + int(load) > cores:
         print(
             f"note: {processes} x {threads} threads on {cores} cores with a load of {load:.1f}; "
-            "if steps are slow, set OMP_NUM_THREADS=1",
+            "if steps are slow, set launch.threads_per_process=1",
             file=sys.stderr,
             flush=True,
         )
