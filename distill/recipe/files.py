@@ -92,6 +92,8 @@ def shown_settings(settings: Any) -> dict[str, Any]:
     return plain
 
 
+# libyaml's, which limits how deep a file is nested; Python's takes seconds to meet its own limit.
+_SAFE = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 # Besides its own errors: no UTF-8, integers of thousands of digits, tags on what they do not fit.
 _NO_YAML = (yaml.YAMLError, ValueError, LookupError, AttributeError, TypeError)
 
@@ -109,7 +111,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
         InputError: the file cannot be read or holds no mapping.
     """
     try:
-        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+        tree = yaml.load(path.read_text(encoding="utf-8"), Loader=_SAFE)
     except OSError as error:
         raise InputError(
             f"recipe {path}: {error.strerror}", "a readable YAML file", "check the path"
@@ -135,7 +137,7 @@ def _parse_override(text: str) -> dict[str, Any]:
             f"argument {text!r}", "key=value", "write for example optimizer.learning_rate=5e-5"
         )
     try:
-        parsed = yaml.safe_load(value)
+        parsed = yaml.load(value, Loader=_SAFE)
     except (*_NO_YAML, RecursionError) as error:
         raise InputError(f"override {text!r}: {error}", "a YAML value", "quote it") from error
     tree: Any = parsed

@@ -30,7 +30,9 @@ def test_words_and_terms(text, found, counted):
 def test_sentences_without_spaces_share_terms_when_negatives_are_mined():
     texts = ["红色的船在河上", "蓝色的船在河上", "今天下雨", "山很高", "他喜欢音乐", "书在桌上"]
     sentences = Sentences([(f"s{number}", text) for number, text in enumerate(texts)])
-    settings = NegativeSettings(kind="static", source="bm25", num_per_pair=1, depth=3)
+    settings = NegativeSettings(
+        kind="static", source="bm25", num_per_pair=1, depth=3, max_score_ratio=1.0
+    )
     mined = LexicalMiner(sentences, settings).mine([0])
     assert mined.numbers_RK[0].tolist() == [1]
 
