@@ -28,6 +28,7 @@ from distill.export.directory import write_directory
 from distill.stream.bitext import BitextStream
 from distill.stream.stored_tokens import store_tokens
 
+pytestmark = pytest.mark.slow
 TEXTS = ["red river", "golden market and fire", "the stone", "blue moon and bird"]
 HAS_ONNX = all(map(importlib.util.find_spec, ("onnxscript", "onnxruntime")))
 STORED = {"micro_batch": 16, "num_workers": 0, "stored_tokens": True, "max_bad_fraction": 0.9}
