@@ -23,7 +23,7 @@ from distill.distributed import collectives
 from distill.distributed.agreement import on_main, require_equal
 from distill.distributed.deepspeed_json import BatchShape
 from distill.distributed.environment import uses_deepspeed
-from distill.distributed.process import end_process, prepare_process
+from distill.distributed.process import end_process, prepare_process, warn_of_crowded_cores
 from distill.distributed.zero import (
     Engines,
     optimizer_state_elements,
@@ -87,6 +87,7 @@ def run(recipe: Recipe) -> bool:
     if main:
         save_settings(recipe, directory / "config.yaml")
         print(precision_line(accelerator, parts.engines, recipe.launch.tf32), flush=True)
+    warn_of_crowded_cores()
     _report_sharding(parts.engines, parts.state)
     on_board = main and TENSORBOARD in recipe.trackers
     curves = Curves(directory / "tensorboard", on_board, parts.state.step + 1, trackers)

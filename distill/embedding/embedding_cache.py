@@ -17,14 +17,15 @@ import sys
 import uuid
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 
-from distill.checksums import is_intact
+from distill.checksums import signed, unsigned
 from distill.embedding.embeddings import PackedEmbeddings
 from distill.errors import InputError
+from distill.json_files import read_json
+from distill.stamps import is_intact
 
 
 def text_hash(text: str) -> str:
@@ -62,11 +63,10 @@ class EmbeddingCache:
     def _read(self, description: Path, wanted: dict[str, int]) -> PackedEmbeddings | None:
         """The wanted rows of a segment, which are taken out of `wanted`."""
         try:
-            record = json.loads(description.read_text(encoding="utf-8"))
+            record = unsigned(read_json(description, dict))
             path = description.with_suffix(".vectors")
             intact = path.stat().st_size == record["bytes"] and is_intact(path, record["sha256"])
-            intact = intact and record.pop("checksum") == _checksum(record)
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        except (OSError, ValueError, KeyError):
             intact = False
         if not intact:
             if description not in self._refused:
@@ -110,11 +110,10 @@ class EmbeddingCache:
         }
         content = vectors.numpy().tobytes()
         record["sha256"] = hashlib.sha256(content).hexdigest()
-        record["checksum"] = _checksum(record)
         try:
             self.directory.mkdir(parents=True, exist_ok=True)
             _write(self.directory / f"{name}.vectors", content)
-            _write(self.directory / f"{name}.json", json.dumps(record).encode())
+            _write(self.directory / f"{name}.json", json.dumps(signed(record)).encode())
         except OSError as error:
             raise InputError(
                 f"cache {self.directory}: {error.strerror or error}",
@@ -131,10 +130,6 @@ def _mapped(path: Path, shape: tuple[int, ...], dtype: str) -> torch.Tensor:
         return torch.zeros(shape, dtype=getattr(torch, dtype))
     # Copy-on-write, because torch has no read-only tensors; nothing writes to it.
     return torch.from_numpy(np.memmap(path, dtype=np.dtype(dtype), mode="c", shape=shape))
-
-
-def _checksum(record: dict[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()
 
 
 def _write(path: Path, content: bytes) -> None:
