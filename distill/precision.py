@@ -1,6 +1,7 @@
 """Multiplies in full precision, whatever the encoders around it are set to (`product`).
 
-Costs and solves lose what they are for in TF32's ten bits: Sinkhorn's iterations stall on them.
+Costs, solves and scores lose what they are for in TF32's ten bits: Sinkhorn's iterations stall on
+them, and documents of nearly equal scores change places.
 """
 
 from __future__ import annotations
