@@ -20,6 +20,7 @@ from distill.checkpoints.checkpoint import (
     load_checkpoint,
     read_state,
     save_checkpoint,
+    write_checkpoint,
 )
 from distill.checkpoints.loading import weights_only_loading
 from distill.checkpoints.resuming import newest_intact
@@ -66,6 +67,44 @@ def test_a_torn_checkpoint_is_passed_over_and_the_one_before_it_used(tmp_path):
     # Written again, each is whole again.
     save(tmp_path, accelerator, 2)
     assert names(tmp_path) == ["step-1", "step-2"]
+
+
+def test_a_step_that_is_there_is_not_written_again(tmp_path):
+    accelerator, _ = prepared()
+    (path,) = save(tmp_path, accelerator, 1)
+    before = path.stat().st_ino
+    save(tmp_path, accelerator, 1)
+    # Meanwhile there would be none.
+    assert path.stat().st_ino == before
+
+
+def test_training_goes_on_while_the_state_before_it_is_written(tmp_path):
+    accelerator, _ = prepared()
+    state = state_of(1, stream={"epoch": [0]})
+    complete = write_checkpoint(tmp_path, accelerator, state, keep_last=1)
+    state.step, state.stream["epoch"][0] = 2, 1
+    complete()
+    assert read_state(tmp_path / "step-1") == state_of(1, stream={"epoch": [0]})
+
+
+def test_the_disk_has_every_file_before_the_mark_and_the_mark_before_the_name(
+    tmp_path, monkeypatch
+):
+    synced, fsync = [], os.fsync
+
+    def noted(descriptor: int) -> None:
+        fsync(descriptor)
+        named = [*tmp_path.glob("step-*"), *tmp_path.glob("latest")]
+        synced.append((os.fstat(descriptor).st_ino, bool(named)))
+
+    accelerator, _ = prepared()
+    monkeypatch.setattr(os, "fsync", noted)
+    (path,) = save(tmp_path, accelerator, 1)
+    others = {file.stat().st_ino for file in path.iterdir() if file.name != "state.json"}
+    mark = synced.index(((path / "state.json").stat().st_ino, False))
+    assert others <= {number for number, _ in synced[:mark]}
+    assert (path.stat().st_ino, False) in synced[mark:]
+    assert synced[-1] == (tmp_path.stat().st_ino, True)
 
 
 def test_what_was_cut_off_in_writing_is_not_there_and_is_cleared_away(tmp_path):
