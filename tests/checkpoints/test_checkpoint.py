@@ -6,54 +6,21 @@ import json
 import os
 import random
 import shutil
-import subprocess
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from accelerate import Accelerator
+from small_checkpoints import TEACHER, names, prepared, save, state_of
 
 from distill.checkpoints.checkpoint import (
-    TrainState,
-    checkpoints_in,
     load_checkpoint,
     read_state,
     save_checkpoint,
-    write_checkpoint,
 )
 from distill.checkpoints.loading import weights_only_loading
 from distill.checkpoints.resuming import newest_intact
 from distill.errors import InputError
-
-ROOT = Path(__file__).resolve().parents[2]
-TEACHER = "0123456789abcdef"
-DISK_MIB = 1
-
-
-def prepared(width: int = 8) -> tuple[Accelerator, torch.nn.Module]:
-    """An accelerator with one prepared model and its optimizer, which has made a step."""
-    accelerator = Accelerator(cpu=True)
-    model = torch.nn.Linear(width, width)
-    optimizer = torch.optim.AdamW(model.parameters())
-    model, optimizer = accelerator.prepare(model, optimizer)
-    model(torch.ones(1, width)).sum().backward()
-    optimizer.step()
-    return accelerator, model
-
-
-def state_of(step: int, **values) -> TrainState:
-    return TrainState(step=step, teacher_hash=TEACHER, engine="torch", **values)
-
-
-def save(directory: Path, accelerator: Accelerator, *steps: int, keep_last: int = 9) -> list[Path]:
-    for step in steps:
-        save_checkpoint(directory, accelerator, state_of(step), keep_last)
-    return [directory / f"step-{step}" for step in steps]
-
-
-def names(directory: Path) -> list[str]:
-    return [path.name for path in checkpoints_in(directory)]
 
 
 def test_a_torn_checkpoint_is_passed_over_and_the_one_before_it_used(tmp_path):
@@ -67,44 +34,6 @@ def test_a_torn_checkpoint_is_passed_over_and_the_one_before_it_used(tmp_path):
     # Written again, each is whole again.
     save(tmp_path, accelerator, 2)
     assert names(tmp_path) == ["step-1", "step-2"]
-
-
-def test_a_step_that_is_there_is_not_written_again(tmp_path):
-    accelerator, _ = prepared()
-    (path,) = save(tmp_path, accelerator, 1)
-    before = path.stat().st_ino
-    save(tmp_path, accelerator, 1)
-    # Meanwhile there would be none.
-    assert path.stat().st_ino == before
-
-
-def test_training_goes_on_while_the_state_before_it_is_written(tmp_path):
-    accelerator, _ = prepared()
-    state = state_of(1, stream={"epoch": [0]})
-    complete = write_checkpoint(tmp_path, accelerator, state, keep_last=1)
-    state.step, state.stream["epoch"][0] = 2, 1
-    complete()
-    assert read_state(tmp_path / "step-1") == state_of(1, stream={"epoch": [0]})
-
-
-def test_the_disk_has_every_file_before_the_mark_and_the_mark_before_the_name(
-    tmp_path, monkeypatch
-):
-    synced, fsync = [], os.fsync
-
-    def noted(descriptor: int) -> None:
-        fsync(descriptor)
-        named = [*tmp_path.glob("step-*"), *tmp_path.glob("latest")]
-        synced.append((os.fstat(descriptor).st_ino, bool(named)))
-
-    accelerator, _ = prepared()
-    monkeypatch.setattr(os, "fsync", noted)
-    (path,) = save(tmp_path, accelerator, 1)
-    others = {file.stat().st_ino for file in path.iterdir() if file.name != "state.json"}
-    mark = synced.index(((path / "state.json").stat().st_ino, False))
-    assert others <= {number for number, _ in synced[:mark]}
-    assert (path.stat().st_ino, False) in synced[mark:]
-    assert synced[-1] == (tmp_path.stat().st_ino, True)
 
 
 def test_what_was_cut_off_in_writing_is_not_there_and_is_cleared_away(tmp_path):
@@ -267,31 +196,3 @@ def test_a_checkpoint_cannot_run_code(tmp_path):
     assert not (tmp_path / "ran").exists()
     torch.load(path / "optimizer.bin", weights_only=False)
     assert (tmp_path / "ran").exists(), "the payload does nothing: this test shows nothing"
-
-
-def test_too_little_space_is_found_before_anything_is_written(small_disk):
-    accelerator, _ = prepared(width=400)
-    with pytest.raises(InputError, match="1 MiB free, expected 2 MiB, what a checkpoint takes"):
-        save(small_disk, accelerator, 1)
-    assert list(small_disk.iterdir()) == []
-
-
-def test_a_disk_that_fills_up_while_writing_keeps_the_checkpoint_before(small_disk):
-    accelerator, _ = prepared(width=120)
-    save(small_disk, accelerator, 1)
-    custom = torch.nn.Linear(500, 500)
-    # Something that no estimate knows of.
-    accelerator.register_for_checkpointing(custom)
-    with pytest.raises(InputError, match="free space"):
-        save(small_disk, accelerator, 2)
-    assert names(small_disk) == ["step-1"]
-    assert [path.name for path in small_disk.iterdir() if path.name.startswith(".step")] == []
-
-
-def test_a_disk_that_turns_read_only_keeps_the_checkpoint_before(small_disk):
-    accelerator, _ = prepared()
-    save(small_disk, accelerator, 1)
-    subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
-    with pytest.raises(InputError, match="Read-only file system"):
-        save(small_disk, accelerator, 2)
-    assert names(small_disk) == ["step-1"]
