@@ -196,3 +196,28 @@ def test_a_checkpoint_cannot_run_code(tmp_path):
     assert not (tmp_path / "ran").exists()
     torch.load(path / "optimizer.bin", weights_only=False)
     assert (tmp_path / "ran").exists(), "the payload does nothing: this test shows nothing"
+
+
+class LoadsAnything:
+    """Something in a checkpoint that loads as DeepSpeed's engines do."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def state_dict(self):
+        return {}
+
+    def load_state_dict(self, state):
+        torch.load(self.path, weights_only=False)
+
+
+@pytest.mark.parametrize("num_ranks", [1, 2])
+def test_nothing_loads_code_where_a_checkpoint_is_loaded(tmp_path, num_ranks):
+    accelerator, _ = prepared()
+    accelerator.register_for_checkpointing(LoadsAnything(tmp_path / "payload"))
+    torch.save(Payload(tmp_path / "ran"), tmp_path / "payload")
+    state = state_of(1, world_size=num_ranks)
+    save_checkpoint(tmp_path / "checkpoints", accelerator, state, keep_last=1)
+    with pytest.raises(Exception, match="Weights only"):
+        load_checkpoint(tmp_path / "checkpoints/step-1", accelerator, TEACHER, "torch")
+    assert not (tmp_path / "ran").exists()
