@@ -13,7 +13,7 @@ import subprocess
 import pytest
 import torch
 from faulty_run import ELASTIC, SECRET, STEPS, Run, zero
-from launches import DDP, DEEPSPEED, PLAIN
+from launches import ALONE, DDP, DEEPSPEED
 
 from distill.checkpoints.checkpoint import weights_hash
 from distill.survival.stopping import EXIT_REQUEUE
@@ -177,6 +177,6 @@ def test_ddp_survives_a_full_disk_a_hang_and_a_read_only_directory(
     assert run.end() not in (0, EXIT_REQUEUE)
     assert f"run directory {run.directory} is read-only" in run.output
     subprocess.run(["mount", "-o", "remount,rw", str(small_disk)], check=True)
-    run.finish("data.micro_batch=16", launcher=PLAIN)
+    run.finish("data.micro_batch=16", launcher=ALONE)
     assert "written by 2 processes, resumed on 1" in run.output
     assert len(run.curve("train/loss")) == STEPS

@@ -6,7 +6,7 @@ import shutil
 
 import pytest
 import torch
-from launches import DDP, DEEPSPEED, PLAIN, ROOT, launch, stage
+from launches import ALONE, DDP, DEEPSPEED, ROOT, launch, stage
 
 pytestmark = pytest.mark.slow
 
@@ -19,7 +19,7 @@ ONE = ["data.micro_batch=16", *TRANSPORT]
 
 @pytest.fixture(scope="module")
 def one_process(tiny_world):
-    return torch.tensor(launch(tiny_world, "whole-batch", PLAIN, *ONE).curve("train/loss"))
+    return torch.tensor(launch(tiny_world, "whole-batch", ALONE, *ONE).curve("train/loss"))
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from launches import DDP, DEEPSPEED, PLAIN, ROOT, STEPS, Finished, launch, stage
+from launches import ALONE, DDP, DEEPSPEED, PLAIN, ROOT, STEPS, Finished, launch, stage
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from transformers import AutoModel
 
@@ -125,7 +125,7 @@ def test_every_engine_gives_the_same_losses(zero2, tiny_world, tmp_path):
         "zero1": launch(tiny_world, "zero1", DEEPSPEED, *stage(1)),
         "zero3": launch(tiny_world, "zero3", DEEPSPEED, *stage_3_without_persistence(tmp_path)),
         "ddp": launch(tiny_world, "ddp", DDP),
-        "one": launch(tiny_world, "one", PLAIN, *one_process),
+        "one": launch(tiny_world, "one", ALONE, *one_process),
         # The teacher looked up instead of run must change nothing either.
         "cached": launch(
             tiny_world, "cached", DEEPSPEED, *stage(2), f"teacher_cache={tiny_world.root / 'cache'}"
@@ -178,7 +178,7 @@ def test_any_other_pair_works_by_its_code(tiny_world, tmp_path):
     finished = launch(
         tiny_world,
         "yoruba",
-        PLAIN,
+        ALONE,
         "pairs=[yo-en,en-en]",
         f"data.shards=[{tmp_path / 'shards'}]",
         f"evaluation.collections=[{collection}]",
@@ -193,7 +193,7 @@ def test_any_other_pair_works_by_its_code(tiny_world, tmp_path):
 
 def test_a_language_that_is_not_trained_on_can_be_evaluated(tiny_world):
     options = ["pairs=[sw-en]", "evaluation.pairs=[so-en]", "evaluation.every_steps=0"]
-    finished = launch(tiny_world, "transfer", PLAIN, *options)
+    finished = launch(tiny_world, "transfer", ALONE, *options)
     path = finished.directory / f"evaluation/colours/step-{STEPS}/results.json"
     assert all(set(result["pairs"]) == {"so-en"} for result in json.loads(path.read_text()))
     assert "train/share/so-en" not in finished.tags()
@@ -208,12 +208,12 @@ def test_training_stops_early_and_keeps_the_best_step(tiny_world):
         "evaluation.best_collection=colours",
         "evaluation.patience=2",
     ]
-    finished = launch(tiny_world, "early", PLAIN, *options)
+    finished = launch(tiny_world, "early", ALONE, *options)
     assert len(finished.curve("train/loss")) == 3
     assert "best: step 1" in finished.output
     assert load_encoder(str(finished.directory / "best"))[0] is not None
     # The decision is part of the state: started again, the run does not train on.
-    again = launch(tiny_world, "early", PLAIN, *options)
+    again = launch(tiny_world, "early", ALONE, *options)
     assert len(again.curve("train/loss")) == 3
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from launches import DEEPSPEED, PLAIN, launch, stage
+from launches import ALONE, DEEPSPEED, launch, stage
 
 pytestmark = pytest.mark.slow
 
@@ -56,6 +56,6 @@ def test_all_objectives_train_sharded_and_resume_exactly(tiny_world):
     torch.testing.assert_close(again.curve("train/loss")[-2:], losses[-2:], rtol=0, atol=0)
     torch.testing.assert_close(learned(again.directory, 4), discriminators[1], rtol=0, atol=0)
 
-    one = launch(tiny_world, "everything-one", PLAIN, *EVERYTHING, "data.micro_batch=16")
+    one = launch(tiny_world, "everything-one", ALONE, *EVERYTHING, "data.micro_batch=16")
     torch.testing.assert_close(one.curve("train/loss"), losses, rtol=0, atol=1e-5)
     torch.testing.assert_close(learned(one.directory, 4), discriminators[1], rtol=0, atol=1e-5)
