@@ -38,6 +38,7 @@ def written(tmp_path):
         ({"zero_optimization": [{"stage": 2}]}, "0, 1, 2 or 3"),
         ({"zero_optimization": {"stage": "2"}}, "stage '2'"),
         ({"zero_optimization": {"stage": True}}, "stage True"),
+        ({"zero_optimization": {"stage": 4}}, "stage 4"),
         ({"zero_optimization": {}}, "stage None"),
         (
             {"zero_optimization": {"stage": 2}, "optimizer": {"type": "AdamW"}},
@@ -57,6 +58,17 @@ def test_what_would_fail_later_is_refused(written, content, message):
         read_deepspeed_json(written(content))
 
 
+def test_a_file_that_is_not_there_is_refused(tmp_path):
+    with pytest.raises(InputError, match=r"none\.json: No such file"):
+        read_deepspeed_json(tmp_path / "none.json")
+
+
+def test_another_value_than_the_recipes_is_refused(written):
+    path = written({"zero_optimization": {"stage": 2}, "gradient_clipping": 0.5})
+    with pytest.raises(InputError, match=r"gradient_clipping 0.5, expected the recipe's 1.0"):
+        fill_deepspeed_json(read_deepspeed_json(path), SHAPE, path)
+
+
 def test_the_recipes_values_may_be_left_to_it(written):
     content = {
         "zero_optimization": {"stage": 3},
@@ -65,7 +77,9 @@ def test_the_recipes_values_may_be_left_to_it(written):
         "optimizer": "auto",
     }
     path = written(content)
-    filled = fill_deepspeed_json(read_deepspeed_json(path), SHAPE, path)
+    config = read_deepspeed_json(path)
+    filled = fill_deepspeed_json(config, SHAPE, path)
+    assert config == read_deepspeed_json(path)
     assert filled["gradient_accumulation_steps"] == 2
     assert "train_batch_size" not in filled
     assert "optimizer" not in filled

@@ -34,5 +34,12 @@ def test_each_life_has_a_name_of_its_own_whoever_comes_late(late):
     assert len(names) == 3
 
 
+def test_a_rank_does_not_wait_for_ever_for_a_rank_0_that_died():
+    store = dist.HashStore()
+    store.set("life", "that of an earlier restart")
+    with pytest.raises(TimeoutError, match="rank 1: rank 0 did not connect"):
+        collectives._agree_on_life(store, 1, 2, timedelta(seconds=0.2))
+
+
 def test_a_rank_alone_needs_nobody():
     assert come(dist.HashStore(), 0, 1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -63,7 +64,11 @@ for _ in range(8):
 
 def run(program: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-c", GROUP_OF_ONE + program]
-    return subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
+    # Otherwise nothing is held back that could be lost.
+    env = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    return subprocess.run(
+        command, env=env, capture_output=True, text=True, timeout=600, check=False
+    )
 
 
 def test_a_rank_ends_with_its_status_and_is_not_taken_apart():

@@ -11,6 +11,11 @@ from distill.distributed import agreement
 def test_a_rank_gives_up_on_a_rank_0_that_is_silent(monkeypatch):
     monkeypatch.setattr(agreement, "SILENCE_SECONDS", 0.3)
     polls: list[int] = []
+
+    def poll() -> None:
+        polls.append(0)
+        assert len(polls) < 100, "waits on"
+
     with pytest.raises(agreement.OtherRankError, match="rank 0 has shown no sign of life"):
-        agreement._wait_for_main(dist.HashStore(), "work", lambda: polls.append(0))
+        agreement._wait_for_main(dist.HashStore(), "work", poll)
     assert polls

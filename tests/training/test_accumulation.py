@@ -11,6 +11,7 @@ from accelerate.state import AcceleratorState, GradientState
 
 from distill.checkpoints.train_state import TrainState
 from distill.monitoring import RunningMeans, Throughput
+from distill.survival.divergence import NonFiniteGradientError
 from distill.survival.stopping import StoppedWaitingError
 from distill.training import loop
 from distill.training.losses import MicroBatchLosses
@@ -19,6 +20,8 @@ ACCUMULATION = 4
 NAN, INF = float("nan"), float("inf")
 #: Its loss is not a number, and its gradient is 1.
 ABSENT = -1.0
+#: Its gradient is refused inside the backward pass, as by an engine that steps there (ZeRO-0).
+REFUSED = -2.0
 
 
 class Numbers:
@@ -47,6 +50,8 @@ class Numbers:
             loss = loss.square().sqrt()  # 0 where the weight is; its gradient is not finite.
         if batch == ABSENT:
             loss = -loss + NAN
+        if batch == REFUSED:
+            loss.register_hook(refuse)
         groups_B = torch.zeros(1, dtype=torch.int64)
         return MicroBatchLosses(loss, loss.detach()[None], groups_B, {}, [str(batch)])
 
@@ -55,6 +60,10 @@ class Numbers:
 
     def store(self, state: TrainState) -> None:
         pass
+
+
+def refuse(gradient: torch.Tensor) -> None:
+    raise NonFiniteGradientError
 
 
 def start():
@@ -81,14 +90,17 @@ class Failures:
         self.cleared = True
 
 
-def step(built, numbers: list[float]) -> tuple[float, Part]:
+def step(built, numbers: list[float], max_grad_norm: float = 0.0) -> tuple[float, Part]:
     """One optimizer step on a source; the gradient norm, and what it was made with."""
     accelerator, student, optimizer = built
     source = Numbers(student, numbers)
     training = Part(
         accelerator=accelerator,
         engines=Part(student=student, optimizer=optimizer, zero_stage=None, scales_loss=False),
-        recipe=Part(data=Part(accumulation_steps=ACCUMULATION), optimizer=Part(max_grad_norm=0.0)),
+        recipe=Part(
+            data=Part(accumulation_steps=ACCUMULATION),
+            optimizer=Part(max_grad_norm=max_grad_norm),
+        ),
         state=TrainState(),
         watchdog=Part(stage=lambda _: None),
         failures=Failures(),
@@ -127,11 +139,18 @@ def test_steps_are_whole_after_a_stop_and_a_resume(built, before, tmp_path):
         step(built, before)
     # A step that may not come is not begun: it would draw numbers that the next one is to draw.
     assert len(forwards) == len(before) // ACCUMULATION * ACCUMULATION
+    built[0].step = 2  # Accelerate's own count, which goes through checkpoints.
     built[0].save_state(str(tmp_path))
     again = start()
     again[0].load_state(str(tmp_path))
     for _ in range(3):
         assert_whole(again)
+
+
+def test_gradients_are_clipped_once_a_step(built):
+    norm, _ = step(built, [1.0, 2.0, 3.0, 6.0], max_grad_norm=1.0)
+    assert norm == pytest.approx(3.0)
+    assert float(built[1].weight.detach()) == pytest.approx(-1.0, abs=1e-5)
 
 
 @pytest.mark.parametrize(("bad", "what"), [(NAN, "loss"), (INF, "gradient")])
@@ -145,6 +164,13 @@ def test_what_is_not_finite_begins_the_step_anew(built, bad, what):
     assert training.state.num_skipped_steps == 1
     assert training.state.num_pairs_seen == ACCUMULATION
     assert_whole(built)
+
+
+def test_a_step_that_the_engine_refuses_begins_anew(built):
+    norm, training = step(built, [1.0, 1.0, 1.0, REFUSED, 1.0, 2.0, 3.0, 6.0])
+    assert norm == pytest.approx(3.0)
+    assert training.read.weights == [0.0] * 8
+    assert training.failures.counted == ["gradient"]
 
 
 def test_a_loss_that_is_not_finite_ruins_no_weight_where_its_gradient_is_finite(built):
