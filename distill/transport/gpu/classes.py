@@ -37,8 +37,8 @@ def side(length: int) -> int | None:
 
 def fits(num_student_tokens: int, num_teacher_tokens: int) -> bool:
     """Whether a tile for these padded lengths stays on the chip."""
-    sides = side(num_student_tokens), side(num_teacher_tokens)
-    return None not in sides and tile_fits(*sides)
+    side_n, side_m = side(num_student_tokens), side(num_teacher_tokens)
+    return side_n is not None and side_m is not None and side_n * side_m <= LARGEST_TILE
 
 
 def tiles(num_student_tokens: int, num_teacher_tokens: int) -> list[SizeClass]:
@@ -55,7 +55,8 @@ def size_classes(num_student_tokens: int, num_teacher_tokens: int) -> list[SizeC
     """The launches for a batch padded to these lengths: every size from 1 on is in one."""
 
     def sides(length: int) -> list[tuple[int, int]]:
-        up_to = SIDES[: SIDES.index(side(length)) + 1][-CLASSES_OF_A_BATCH:]
+        up_to = [least for least in SIDES if least < 2 * length or least == SIDES[0]]
+        up_to = up_to[-CLASSES_OF_A_BATCH:]
         return list(zip(up_to, (0, *up_to[:-1]), strict=True))
 
     return [
