@@ -9,7 +9,7 @@ Shapes: B pairs, N student tokens, M teacher tokens, D dimension.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -17,7 +17,7 @@ from torch.autograd.function import once_differentiable
 
 from distill.transport.diagnostics import BAND_HALF_WIDTH
 from distill.transport.gpu import kernels
-from distill.transport.gpu.classes import fits, size_classes
+from distill.transport.gpu.classes import NUM_STAGES, fits, size_classes
 from distill.transport.gpu.large import solve_large
 from distill.transport.reference import reference_route
 from distill.transport.route import PairResults, Request, tokens_first
@@ -32,9 +32,9 @@ def triton_route(request: Request) -> PairResults:
     Pairs too long for a tile have their costs in global memory, and only the solve is one
     kernel.
     """
-    student_BND, teacher_BMD = request.student_BND, request.teacher_BMD
-    if not fits(student_BND.shape[1], teacher_BMD.shape[1]):
+    if not fits(request.student_BND.shape[1], request.teacher_BMD.shape[1]):
         return reference_route(request, solve_large)
+    student_BND, teacher_BMD = _readable(request.student_BND), _readable(request.teacher_BMD)
     batch = _Batch(request)
     cost_B = _FusedTransport.apply(student_BND, teacher_BMD, batch)
 
@@ -51,6 +51,12 @@ def triton_route(request: Request) -> PairResults:
         epsilon_B=column(kernels.EPSILON),
         plan_BNM=batch.plan_BNM if request.return_plan else None,
     )
+
+
+def _readable(vectors_BND: Tensor) -> Tensor:
+    """As the kernels are compiled for: float32, whole, at a multiple of 16 bytes. Gradients flow."""
+    vectors_BND = vectors_BND.float().contiguous()
+    return vectors_BND if vectors_BND.data_ptr() % 16 == 0 else vectors_BND.clone()
 
 
 class _Batch:
@@ -98,6 +104,7 @@ class _Batch:
                 **self.constants,
                 **constants,
                 num_warps=size_class.num_warps,
+                num_stages=NUM_STAGES,
                 enable_fp_fusion=True,
             )
 
@@ -105,8 +112,8 @@ class _Batch:
         request, settings = self.request, self.request.settings
         self.launch(
             kernels.solve_kernel,
-            student_BND.contiguous(),
-            teacher_BMD.contiguous(),
+            student_BND,
+            teacher_BMD,
             self.numbers if self.plan_cost is None else self.plan_cost.float().contiguous(),
             self.a_BN,
             self.b_BM,
@@ -141,8 +148,8 @@ class _Batch:
         ]
         self.launch(
             kernels.differentiate_kernel,
-            vectors[0].contiguous(),
-            vectors[1].contiguous(),
+            vectors[0],
+            vectors[1],
             self.numbers if self.plan_cost is None else self.plan_cost.float().contiguous(),
             self.order_BN,
             self.order_BM,
