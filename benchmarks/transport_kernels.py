@@ -32,7 +32,7 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from distill.transport.gpu import classes, kernels, large, route
+from distill.transport.gpu import classes, kernels, large
 
 GPU = Path(kernels.__file__).parent
 TABLE = GPU / "kernels.md"
@@ -96,13 +96,18 @@ class Row(NamedTuple):
 
 def launches(tile: classes.SizeClass) -> list[tuple[str, triton.JITFunction, dict, int]]:
     """Both kernels of a tile with the constants of a default training run."""
-    shared = {"BLOCK_N": tile.block_n, "BLOCK_M": tile.block_m, "BLOCK_D": route.BLOCK_D}
+    shared = {"BLOCK_N": tile.block_n, "BLOCK_M": tile.block_m, "BLOCK_D": classes.BLOCK_D}
     shared |= {"COSINE": True, "HAS_PLAN_COST": False}
     plain = dict.fromkeys(("RELATIVE", "PROXIMAL", "UNBALANCED", "WANTS_VALUE"), False)
     wanted = {"WANTS_STUDENT": True, "WANTS_TEACHER": False}
     return [
-        ("solve", kernels.solve_kernel, shared | plain, tile.num_warps),
-        ("differentiate", kernels.differentiate_kernel, shared | wanted, tile.num_warps),
+        ("solve", kernels.solve_kernel, shared | plain, tile.num_warps(classes.SOLVING_WARPS)),
+        (
+            "differentiate",
+            kernels.differentiate_kernel,
+            shared | wanted,
+            tile.num_warps(classes.DIFFERENTIATING_WARPS),
+        ),
     ]
 
 
@@ -138,7 +143,11 @@ def compiled(kernel: triton.JITFunction, constants: dict, warps: int, target: in
         built = triton.compile(
             source,
             target=GPUTarget("cuda", target, 32),
-            options={"num_warps": warps, "num_stages": classes.NUM_STAGES, "enable_fp_fusion": True},
+            options={
+                "num_warps": warps,
+                "num_stages": classes.NUM_STAGES,
+                "enable_fp_fusion": True,
+            },
         )
     registers = re.search(r"Used (\d+) registers", log.getvalue())
     spilled = re.search(r"(\d+) bytes spill stores, (\d+) bytes spill loads", log.getvalue())
@@ -169,11 +178,10 @@ def table(rows: list[Row], sources: str) -> str:
     lines = [
         "# What the fused kernels take of a chip",
         "",
-        "Written by `python benchmarks/transport_kernels.py --write`, which compiles each class for",
-        "these targets without a GPU; a test holds it to the kernels as they are. Vectors in",
-        "float32, cosine costs, plain Sinkhorn, gradient to the student. Registers are a thread's,",
-        "shared memory is a block's, spilled bytes are a thread's; occupancy is the share of a",
-        "multiprocessor's warps.",
+        "Written by `python benchmarks/transport_kernels.py --write`, which compiles each class",
+        "for these targets without a GPU; a test holds it to the kernels as they are. Cosine",
+        "costs, plain Sinkhorn, gradient to the student. Registers and spilled bytes are a",
+        "thread's, shared memory is a block's; occupancy is the share of a multiprocessor's warps.",
         "",
         f"Sources {sources}, Triton {triton.__version__}, torch {torch.__version__.split('+')[0]}.",
         "",

@@ -89,10 +89,10 @@ def on_main(work: Callable[[], T], poll: Callable[[], object] | None = None) -> 
 
 
 def first_on_node(work: Callable[[], object]) -> None:
-    """Do `work` on one rank of each node, then on all others, which wait as in `on_main`. Collective.
+    """Do `work` on one rank of each node, then on its others, which wait meanwhile. Collective.
 
-    For what the first leaves on its node for the others to find, as a compiler does.
-    `work` must not communicate.
+    They wait as in `on_main`. For what the first leaves on its node for the others to find, as a
+    compiler does. `work` must not communicate.
 
     Raises:
         Exception: what `work` raised, on every rank, see `together`.

@@ -45,7 +45,11 @@ def choose_route(request: Request) -> Route:
         from distill.transport.gpu.route import triton_route
 
         return triton_route
-    return bucketed_route if backend == "bucketed" else reference_route
+    if backend == "bucketed":
+        # It reads the lengths, for which the host would wait.
+        _require_device(backend, "cpu", device)
+        return bucketed_route
+    return reference_route
 
 
 def chosen_backend(settings: TransportSettings, device: str, dtype: torch.dtype) -> str:
@@ -55,9 +59,7 @@ def chosen_backend(settings: TransportSettings, device: str, dtype: torch.dtype)
     if device == "cpu":
         # Double precision is for studies and tests, which should not wait for a compiler.
         usable = (
-            dtype == torch.float32
-            and settings.solver in COMPILED_SOLVERS
-            and _installed("numba")
+            dtype == torch.float32 and settings.solver in COMPILED_SOLVERS and _installed("numba")
         )
         return "numba" if usable else "bucketed"
     usable = (
@@ -94,9 +96,14 @@ def _require(module: str, wanted: str, device: str) -> None:
             f"a backend that is installed, and {module} is not",
             f"pip install {module}, or use backend=auto",
         )
-    if device != wanted and not (module == "triton" and interpreted()):
+    if not (module == "triton" and interpreted()):
+        _require_device(module, wanted, device)
+
+
+def _require_device(backend: str, wanted: str, device: str) -> None:
+    if device != wanted:
         raise InputError(
-            f"transport.backend={module} for tensors on {device}",
+            f"transport.backend={backend} for tensors on {device}",
             f"tensors on {wanted}",
             "use backend=auto",
         )

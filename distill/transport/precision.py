@@ -6,7 +6,7 @@ Costs and solves lose what they are for in TF32's ten bits: Sinkhorn's iteration
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -32,8 +32,9 @@ def full_precision(device_type: str) -> Iterator[None]:
         torch.set_float32_matmul_precision("highest")
     for backend in backends:
         backend.fp32_precision = "ieee"
+    has_autocast = torch.amp.is_autocast_available(device_type)
     try:
-        with torch.autocast(device_type, enabled=False):
+        with torch.autocast(device_type, enabled=False) if has_autocast else nullcontext():
             yield
     finally:
         if overall is not None:

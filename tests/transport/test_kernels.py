@@ -49,16 +49,15 @@ def test_the_table_has_every_class_on_every_chip():
              for n in SIDES for m in SIDES}  # fmt: skip
     tiles |= {("solve large", f"{rows_of(width)}x{width}") for width in WIDTHS}
     expected = {(*tile, target) for tile in tiles for target in TARGETS}
-    assert [(row["kernel"], row["tile"], row["target"]) for row in rows()].sort() == (
-        sorted(expected).sort()
-    )
-    assert {(row["kernel"], row["tile"], row["target"]) for row in rows()} == expected
+    found = [(row["kernel"], row["tile"], row["target"]) for row in rows()]
+    assert sorted(found) == sorted(expected)
 
 
 def test_nothing_spills_and_every_block_fits():
     for row in rows():
         assert row["spilled bytes"] == 0, row
-        assert row["registers"] <= 255 and row["warps"] * 32 <= 1024, row
+        assert row["registers"] <= 255, row
+        assert row["warps"] * 32 <= 1024, row
         assert row["registers"] * row["warps"] * 32 <= 65536, row
         assert row["shared bytes"] <= SHARED[row["target"]], row
         assert 0 < row["occupancy"] <= 1, row
@@ -77,7 +76,7 @@ def test_the_table_is_of_the_kernels_as_they_are():
 
 @pytest.mark.slow
 def test_compiling_again_finds_what_the_table_says(tmp_path):
-    """The largest tile for one chip each, which shows the same as all do, in a tenth of the time."""
+    """Two tiles for one chip: all of them take minutes."""
     if f"Triton {version('triton')}," not in TABLE.read_text(encoding="utf-8"):
         pytest.skip("the table was made by another Triton")
     output = tmp_path / "rows.json"

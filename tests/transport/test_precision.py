@@ -71,7 +71,10 @@ def set_by(how: str):
             torch.backends.mkldnn.matmul.fp32_precision = "none"
         torch.set_float32_matmul_precision(before)
         if newer:
-            torch.backends.cuda.matmul.fp32_precision, torch.backends.mkldnn.matmul.fp32_precision = kept
+            (
+                torch.backends.cuda.matmul.fp32_precision,
+                torch.backends.mkldnn.matmul.fp32_precision,
+            ) = kept
 
 
 @pytest.mark.parametrize("how", ["high", "medium", "allow_tf32", "the newer interface"])

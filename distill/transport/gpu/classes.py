@@ -10,6 +10,13 @@ from typing import NamedTuple
 #: Sides of a tile, the least being that of a matrix product. A tile of twice the longest no longer
 #: stays in registers: its products alone would spill kilobytes a thread.
 SIDES = (16, 32, 64)
+#: 8 a thread, which it keeps in registers.
+CELLS_OF_A_WARP = 256
+#: Most warps of a block, among which its registers are divided: the products of a gradient take
+#: more of them than a solve.
+SOLVING_WARPS, DIFFERENTIATING_WARPS = 16, 8
+#: Dimensions taken at a time: with more, vectors crowd the tile out of the registers.
+BLOCK_D = 16
 #: Vectors are not fetched ahead: it takes the registers that a tile needs, and the time goes into
 #: iterations that read nothing.
 NUM_STAGES = 1
@@ -28,11 +35,9 @@ class SizeClass(NamedTuple):
     least_n: int
     least_m: int
 
-    @property
-    def num_warps(self) -> int:
-        """Such that a thread keeps its cells in registers: see the table in kernels.md."""
-        cells = self.block_n * self.block_m
-        return next((warps for warps in (1, 2, 4) if cells <= 256 * warps), 8)
+    def num_warps(self, most: int) -> int:
+        """Warps of a block, of which the kernel may have so many."""
+        return min(self.block_n * self.block_m // CELLS_OF_A_WARP, most)
 
 
 def fits(num_student_tokens: int, num_teacher_tokens: int) -> bool:

@@ -20,6 +20,7 @@ from distill.transport.problem import Problem, Solution, zero_safe
 from distill.transport.route import tokens_first
 from distill.transport.settings import TransportSettings
 
+
 @triton.jit
 def _block(cost, place_n, place_m, N, M, pair, valid):
     return tl.load(

@@ -17,13 +17,17 @@ from torch.autograd.function import once_differentiable
 
 from distill.transport.diagnostics import BAND_HALF_WIDTH
 from distill.transport.gpu import kernels
-from distill.transport.gpu.classes import NUM_STAGES, fits, size_classes
+from distill.transport.gpu.classes import (
+    BLOCK_D,
+    DIFFERENTIATING_WARPS,
+    NUM_STAGES,
+    SOLVING_WARPS,
+    fits,
+    size_classes,
+)
 from distill.transport.gpu.large import solve_large
 from distill.transport.reference import reference_route
 from distill.transport.route import PairResults, Request, tokens_first
-
-#: Dimensions taken at a time: with more, vectors crowd the tile out of the registers.
-BLOCK_D = 16
 
 
 def triton_route(request: Request) -> PairResults:
@@ -54,7 +58,7 @@ def triton_route(request: Request) -> PairResults:
 
 
 def _readable(vectors_BND: Tensor) -> Tensor:
-    """As the kernels are compiled for: float32, whole, at a multiple of 16 bytes. Gradients flow."""
+    """As kernels are compiled for: float32, whole, at a multiple of 16 bytes. Gradients flow."""
     vectors_BND = vectors_BND.float().contiguous()
     return vectors_BND if vectors_BND.data_ptr() % 16 == 0 else vectors_BND.clone()
 
@@ -88,7 +92,7 @@ class _Batch:
             "HAS_PLAN_COST": self.plan_cost is not None,
         }
 
-    def launch(self, kernel: Any, *arguments: Any, **constants: Any) -> None:
+    def launch(self, kernel: Any, most_warps: int, *arguments: Any, **constants: Any) -> None:
         lengths = self.a_BN.shape[1], self.b_BM.shape[1]
         for size_class in size_classes(*lengths):
             kernel[(len(self.a_BN),)](
@@ -103,7 +107,7 @@ class _Batch:
                 BLOCK_M=size_class.block_m,
                 **self.constants,
                 **constants,
-                num_warps=size_class.num_warps,
+                num_warps=size_class.num_warps(most_warps),
                 num_stages=NUM_STAGES,
                 enable_fp_fusion=True,
             )
@@ -112,6 +116,7 @@ class _Batch:
         request, settings = self.request, self.request.settings
         self.launch(
             kernels.solve_kernel,
+            SOLVING_WARPS,
             student_BND,
             teacher_BMD,
             self.numbers if self.plan_cost is None else self.plan_cost.float().contiguous(),
@@ -148,6 +153,7 @@ class _Batch:
         ]
         self.launch(
             kernels.differentiate_kernel,
+            DIFFERENTIATING_WARPS,
             vectors[0],
             vectors[1],
             self.numbers if self.plan_cost is None else self.plan_cost.float().contiguous(),
@@ -186,4 +192,3 @@ class _FusedTransport(torch.autograd.Function):
             gradient if needed else None for gradient, needed in zip(gradients, wanted, strict=True)
         )
         return to_student, to_teacher, None
-
