@@ -6,7 +6,7 @@
 Compiles both kernels of each size class as a training run with float32 vectors does, with the
 `ptxas` that Triton brings, and reads what it says. --write puts the table of all classes into
 distill/transport/gpu/kernels.md, which is due when a kernel, a class or Triton changes. Exits
-with 1 where a class of up to 64 x 64 spills, or one exceeds what a block may take.
+with 1 where a class spills or exceeds what a block may take.
 """
 
 from __future__ import annotations
@@ -32,14 +32,12 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from distill.transport.gpu import classes, kernels, large, route
+from distill.transport.gpu import classes, kernels, large
 
 GPU = Path(kernels.__file__).parent
 TABLE = GPU / "kernels.md"
 #: Files that decide what the table says.
 SOURCES = ("classes.py", "kernels.py", "large.py", "tile.py")
-#: Tiles up to this side must keep everything in registers.
-NO_SPILL_UP_TO = 64
 
 
 class Chip(NamedTuple):
@@ -86,9 +84,8 @@ class Row(NamedTuple):
 
     def fault(self) -> str | None:
         """What the class must not do, if it does."""
-        block_n, block_m = map(int, self.tile.split("x"))
         chip = CHIPS[int(self.target[3:])]
-        if self.spilled_bytes and max(block_n, block_m) <= NO_SPILL_UP_TO:
+        if self.spilled_bytes:
             return f"spills {self.spilled_bytes} bytes"
         if self.shared_bytes > chip.shared_of_a_block:
             return f"takes {self.shared_bytes} bytes of shared memory"
@@ -99,13 +96,18 @@ class Row(NamedTuple):
 
 def launches(tile: classes.SizeClass) -> list[tuple[str, triton.JITFunction, dict, int]]:
     """Both kernels of a tile with the constants of a default training run."""
-    shared = {"BLOCK_N": tile.block_n, "BLOCK_M": tile.block_m, "BLOCK_D": route.BLOCK_D}
+    shared = {"BLOCK_N": tile.block_n, "BLOCK_M": tile.block_m, "BLOCK_D": classes.BLOCK_D}
     shared |= {"COSINE": True, "HAS_PLAN_COST": False}
     plain = dict.fromkeys(("RELATIVE", "PROXIMAL", "UNBALANCED", "WANTS_VALUE"), False)
     wanted = {"WANTS_STUDENT": True, "WANTS_TEACHER": False}
     return [
-        ("solve", kernels.solve_kernel, shared | plain, tile.num_warps),
-        ("differentiate", kernels.differentiate_kernel, shared | wanted, tile.num_warps),
+        ("solve", kernels.solve_kernel, shared | plain, tile.num_warps(classes.SOLVING_WARPS)),
+        (
+            "differentiate",
+            kernels.differentiate_kernel,
+            shared | wanted,
+            tile.num_warps(classes.DIFFERENTIATING_WARPS),
+        ),
     ]
 
 
@@ -113,9 +115,9 @@ def large_launches() -> list[tuple[str, str, triton.JITFunction, dict, int]]:
     """The kernel for pairs too long for a tile, by its width."""
     plain = {"PROXIMAL": False, "UNBALANCED": False}
     return [
-        (f"{large.rows_of(width)}x{width}", large.solve_large_kernel,
-         {"ROWS": large.rows_of(width), "BLOCK_M": width} | plain, large.NUM_WARPS)
-        for width in large.WIDTHS
+        (f"{classes.rows_of(width)}x{width}", large.solve_large_kernel,
+         {"ROWS": classes.rows_of(width), "BLOCK_M": width} | plain, classes.LARGE_WARPS)
+        for width in classes.WIDTHS
     ]  # fmt: skip
 
 
@@ -141,7 +143,11 @@ def compiled(kernel: triton.JITFunction, constants: dict, warps: int, target: in
         built = triton.compile(
             source,
             target=GPUTarget("cuda", target, 32),
-            options={"num_warps": warps, "enable_fp_fusion": True},
+            options={
+                "num_warps": warps,
+                "num_stages": classes.NUM_STAGES,
+                "enable_fp_fusion": True,
+            },
         )
     registers = re.search(r"Used (\d+) registers", log.getvalue())
     spilled = re.search(r"(\d+) bytes spill stores, (\d+) bytes spill loads", log.getvalue())
@@ -167,18 +173,17 @@ def digest() -> str:
     return hashlib.sha256(content).hexdigest()[:16]
 
 
-def table(rows: list[Row]) -> str:
+def table(rows: list[Row], sources: str) -> str:
     """As it stands in kernels.md."""
     lines = [
         "# What the fused kernels take of a chip",
         "",
-        "Written by `python benchmarks/transport_kernels.py --write`, which compiles each class for",
-        "these targets without a GPU; a test holds it to the kernels as they are. Vectors in",
-        "float32, cosine costs, plain Sinkhorn, gradient to the student. Registers are a thread's,",
-        "shared memory is a block's, spilled bytes are a thread's; occupancy is the share of a",
-        "multiprocessor's warps.",
+        "Written by `python benchmarks/transport_kernels.py --write`, which compiles each class",
+        "for these targets without a GPU; a test holds it to the kernels as they are. Cosine",
+        "costs, plain Sinkhorn, gradient to the student. Registers and spilled bytes are a",
+        "thread's, shared memory is a block's; occupancy is the share of a multiprocessor's warps.",
         "",
-        f"Sources {digest()}, Triton {triton.__version__}, torch {torch.__version__.split('+')[0]}.",
+        f"Sources {sources}, Triton {triton.__version__}, torch {torch.__version__.split('+')[0]}.",
         "",
         "| " + " | ".join(name.replace("_", " ") for name in Row._fields) + " |",
         "|---" * len(Row._fields) + "|",
@@ -198,11 +203,11 @@ def main() -> None:
     wanted = arguments.tiles.split(",") if arguments.tiles else None
     variants = [
         (name, f"{tile.block_n}x{tile.block_m}", *rest)
-        for tile in classes.tiles(max(classes.SIDES), max(classes.SIDES))
+        for tile in classes.size_classes(classes.SIDES[-1], classes.SIDES[-1])
         for name, *rest in launches(tile)
     ]
     variants += [("solve large", *variant) for variant in large_launches()]
-    rows = []
+    rows, sources = [], digest()
     for variant in variants:
         if wanted is not None and variant[1] not in wanted:
             continue
@@ -212,7 +217,7 @@ def main() -> None:
     if arguments.json:
         arguments.json.write_text(json.dumps([line._asdict() for line in rows], indent=1) + "\n")
     if arguments.write:
-        TABLE.write_text(table(rows), encoding="utf-8")
+        TABLE.write_text(table(rows, sources), encoding="utf-8")
     if any(line.fault() for line in rows):
         raise SystemExit(1)
 

@@ -7,7 +7,7 @@ them, and documents of nearly equal scores change places.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -37,8 +37,9 @@ def full_precision(device_type: str) -> Iterator[None]:
         torch.set_float32_matmul_precision("highest")
     for backend in backends:
         backend.fp32_precision = "ieee"
+    has_autocast = torch.amp.is_autocast_available(device_type)
     try:
-        with torch.autocast(device_type, enabled=False):
+        with torch.autocast(device_type, enabled=False) if has_autocast else nullcontext():
             yield
     finally:
         if overall is not None:

@@ -109,6 +109,8 @@ ALLOWED = {
             *("checkpoints", "distributed", "embedding", "encoders", "evaluation", "labelled"),
             *("monitoring", "negatives", "objectives", "recipe", "stream", "survival"),
             "transport.picture",
+            # Before the first step, on one rank of a node first.
+            "transport.gpu.precompile",
         )
     },
     "distill.tools": KNOWN_TO_ALL

@@ -1,4 +1,4 @@
-"""Keeps ranks together: `together`, `on_main`, `require_equal`.
+"""Keeps ranks together: `together`, `on_main`, `first_on_node`, `require_equal`.
 
 What ranks must have in common, one of them decides (`on_main`, then a broadcast) or all compare
 (`require_equal`). What may fail on one rank alone is done inside `together`.
@@ -88,6 +88,34 @@ def on_main(work: Callable[[], T], poll: Callable[[], object] | None = None) -> 
     return result
 
 
+def first_on_node(work: Callable[[], object]) -> None:
+    """Do `work` on one rank of each node, then on its others, which wait meanwhile. Collective.
+
+    They wait as in `on_main`. For what the first leaves on its node for the others to find, as a
+    compiler does. `work` must not communicate.
+
+    Raises:
+        Exception: what `work` raised, on every rank, see `together`.
+        OtherRankError: the node's first rank is silent.
+    """
+    if collectives.world_size() == 1:
+        work()
+        return
+    hosts = collectives.gather_objects(socket.gethostname())
+    first = hosts.index(hosts[collectives.rank()])
+    store, key = collectives.default_store(), f"on-node-{next(_works)}-{first}"
+    with together():
+        if collectives.rank() != first:
+            _wait_for_main(store, key, None, first)
+            work()
+            return
+        try:
+            with _signs_of_life(store, key):
+                work()
+        finally:
+            store.set(key, "done")
+
+
 def require_equal(what: str, digest: str) -> None:
     """Refuse to go on where ranks differ in what must be the same. Collective.
 
@@ -148,7 +176,9 @@ def _signs_of_life(store: Any, key: str) -> Iterator[None]:
         thread.join()
 
 
-def _wait_for_main(store: Any, key: str, poll: Callable[[], object] | None) -> None:
+def _wait_for_main(
+    store: Any, key: str, poll: Callable[[], object] | None, worker: int = 0
+) -> None:
     signs, since = 0, time.monotonic()
     while not store.check([key]):
         if poll is not None:
@@ -157,5 +187,7 @@ def _wait_for_main(store: Any, key: str, poll: Callable[[], object] | None) -> N
         if now != signs:
             signs, since = now, time.monotonic()
         if time.monotonic() - since > SILENCE_SECONDS:
-            raise OtherRankError(f"rank 0 has shown no sign of life for {SILENCE_SECONDS:.0f} s")
+            raise OtherRankError(
+                f"rank {worker} has shown no sign of life for {SILENCE_SECONDS:.0f} s"
+            )
         time.sleep(_POLL_SECONDS)

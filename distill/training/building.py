@@ -28,6 +28,7 @@ from distill.stream.batch import Tokenize
 from distill.stream.bitext import BitextStream
 from distill.stream.tokenisation import fingerprint
 from distill.tokens import Tokens
+from distill.training.compiling import compile_transport
 from distill.training.pair_encoding import TeacherCaches
 from distill.training.student_start import load_teacher, start_student
 
@@ -74,6 +75,12 @@ def build_parts(recipe: Recipe, accelerator: Accelerator) -> Parts:
         collectives.world_size(),
     )
     objective = build_objective(recipe, accelerator, engines)
+    compile_transport(
+        recipe.objectives.transport,
+        longest_queries(recipe, student_text, teacher_text),
+        unwrap(accelerator, engines.student).embedding_dimension,
+        accelerator.device,
+    )
     same_tokens = check_same_tokens(recipe, objective.needs, student_text, teacher_text)
     teacher_hash = encoder_hash(local_directory(recipe.teacher, recipe.allow_downloads))
     require_equal("teacher", teacher_hash)
@@ -159,6 +166,15 @@ def build_stream(
         tokenize_target=tokenize_target,
         endless=True,
     )
+
+
+def longest_queries(
+    recipe: Recipe, student_text: TextEncoder, teacher_text: TextEncoder
+) -> tuple[int, int]:
+    """Tokens of the longest query, padded, that the student and the teacher may get."""
+    multiple = recipe.data.pad_multiple
+    lengths = [text.settings.query_length for text in (student_text, teacher_text)]
+    return -(-lengths[0] // multiple) * multiple, -(-lengths[1] // multiple) * multiple
 
 
 def build_caches(recipe: Recipe, accelerator: Accelerator, parts: Parts) -> TeacherCaches | None:

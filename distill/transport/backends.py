@@ -27,9 +27,8 @@ LARGEST_COSINE_COST = 2.0
 
 def choose_route(request: Request) -> Route:
     """The settings' backend, or the fastest that is installed and does these settings."""
-    backend, device = request.settings.backend, request.a_BN.device.type
-    if backend == "auto":
-        backend = _fastest(request)
+    settings, device = request.settings, request.a_BN.device.type
+    backend = chosen_backend(settings, device, request.a_BN.dtype)
     if backend == "numba":
         _require("numba", "cpu", device)
         from distill.transport.cpu.route import numba_route
@@ -46,22 +45,26 @@ def choose_route(request: Request) -> Route:
         from distill.transport.gpu.route import triton_route
 
         return triton_route
-    return bucketed_route if backend == "bucketed" else reference_route
+    if backend == "bucketed":
+        # It reads the lengths, for which the host would wait.
+        _require_device(backend, "cpu", device)
+        return bucketed_route
+    return reference_route
 
 
-def _fastest(request: Request) -> str:
-    settings, marginal_BN = request.settings, request.a_BN
-    if marginal_BN.device.type == "cpu":
+def chosen_backend(settings: TransportSettings, device: str, dtype: torch.dtype) -> str:
+    """The settings' backend by name, or the fastest for vectors of such a type on such a device."""
+    if settings.backend != "auto":
+        return settings.backend
+    if device == "cpu":
         # Double precision is for studies and tests, which should not wait for a compiler.
         usable = (
-            marginal_BN.dtype == torch.float32
-            and settings.solver in COMPILED_SOLVERS
-            and _installed("numba")
+            dtype == torch.float32 and settings.solver in COMPILED_SOLVERS and _installed("numba")
         )
         return "numba" if usable else "bucketed"
     usable = (
-        marginal_BN.device.type == "cuda"
-        and marginal_BN.dtype == torch.float32
+        device == "cuda"
+        and dtype == torch.float32
         and settings.solver in FUSED_SOLVERS
         and _fused_range(settings)
         and _installed("triton")
@@ -93,9 +96,14 @@ def _require(module: str, wanted: str, device: str) -> None:
             f"a backend that is installed, and {module} is not",
             f"pip install {module}, or use backend=auto",
         )
-    if device != wanted and not (module == "triton" and interpreted()):
+    if not (module == "triton" and interpreted()):
+        _require_device(module, wanted, device)
+
+
+def _require_device(backend: str, wanted: str, device: str) -> None:
+    if device != wanted:
         raise InputError(
-            f"transport.backend={module} for tensors on {device}",
+            f"transport.backend={backend} for tensors on {device}",
             f"tensors on {wanted}",
             "use backend=auto",
         )

@@ -22,7 +22,7 @@ ROW_RATIO = 1.5
 
 
 def bucketed_route(request: Request) -> PairResults:
-    """`reference_route` bucket by bucket. Reads the lengths, so on CUDA it synchronises."""
+    """`reference_route` bucket by bucket. Reads the lengths: for CPU tensors."""
     num_rows_B = (request.a_BN > 0).sum(dim=1)
     num_columns_B = (request.b_BM > 0).sum(dim=1)
     buckets = split_by_size(num_rows_B.tolist(), num_columns_B.tolist())

@@ -7,12 +7,24 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-#: Sides of a tile. The least is that of a matrix product.
-SIDES = (16, 32, 64, 128, 256)
-#: The largest tile, in cells, that two matrices of fit a multiprocessor's registers.
-LARGEST_TILE = 128 * 128
-#: Classes along each side that a batch is divided into, the last as long as its padding.
-CLASSES_OF_A_BATCH = 3
+#: Sides of a tile, the least being that of a matrix product. A tile of twice the longest no longer
+#: stays in registers: its products alone would spill kilobytes a thread.
+SIDES = (16, 32, 64)
+#: 8 a thread, which it keeps in registers.
+CELLS_OF_A_WARP = 256
+#: Most warps of a block, among which its registers are divided: the products of a gradient take
+#: more of them than a solve.
+SOLVING_WARPS, DIFFERENTIATING_WARPS = 16, 8
+#: Dimensions taken at a time: with more, vectors crowd the tile out of the registers.
+BLOCK_D = 16
+#: Vectors are not fetched ahead: it takes the registers that a tile needs, and the time goes into
+#: iterations that read nothing.
+NUM_STAGES = 1
+#: Columns that pairs too long for a tile are divided into classes by; more are a class each.
+WIDTHS = (64, 256, 1024, 4096)
+#: As many cells of such a pair as a program keeps without spilling, and its warps.
+CELLS_OF_A_BLOCK = 8192
+LARGE_WARPS = 8
 
 
 class SizeClass(NamedTuple):
@@ -20,46 +32,39 @@ class SizeClass(NamedTuple):
 
     block_n: int
     block_m: int
-    least_n: int = 0
-    least_m: int = 0
+    least_n: int
+    least_m: int
 
-    @property
-    def num_warps(self) -> int:
-        """Such that a thread keeps its cells in registers: see the table in kernels.md."""
-        cells = self.block_n * self.block_m
-        return next((warps for warps in (1, 2, 4) if cells <= 256 * warps), 8)
-
-
-def side(length: int) -> int | None:
-    """The least side of a tile for so many tokens; None where they are too many."""
-    return next((side for side in SIDES if length <= side), None)
+    def num_warps(self, most: int) -> int:
+        """Warps of a block, of which the kernel may have so many."""
+        return min(self.block_n * self.block_m // CELLS_OF_A_WARP, most)
 
 
 def fits(num_student_tokens: int, num_teacher_tokens: int) -> bool:
     """Whether a tile for these padded lengths stays on the chip."""
-    sides = side(num_student_tokens), side(num_teacher_tokens)
-    return None not in sides and tile_fits(*sides)
-
-
-def tiles(num_student_tokens: int, num_teacher_tokens: int) -> list[SizeClass]:
-    """All tiles that batches of up to these padded lengths are solved on."""
-    longest = max(SIDES)
-    sides_n, sides_m = (
-        [candidate for candidate in SIDES if candidate <= (side(length) or longest)]
-        for length in (num_student_tokens, num_teacher_tokens)
-    )
-    return [SizeClass(n, m) for n in sides_n for m in sides_m if n * m <= LARGEST_TILE]
+    return max(num_student_tokens, num_teacher_tokens) <= SIDES[-1]
 
 
 def size_classes(num_student_tokens: int, num_teacher_tokens: int) -> list[SizeClass]:
     """The launches for a batch padded to these lengths: every size from 1 on is in one."""
 
     def sides(length: int) -> list[tuple[int, int]]:
-        up_to = SIDES[: SIDES.index(side(length)) + 1][-CLASSES_OF_A_BATCH:]
-        return list(zip(up_to, (0, *up_to[:-1]), strict=True))
+        pairs = zip(SIDES, (0, *SIDES[:-1]), strict=True)
+        return [(block, least) for block, least in pairs if least < max(length, 1)]
 
     return [
         SizeClass(block_n, block_m, least_n, least_m)
         for block_n, least_n in sides(num_student_tokens)
         for block_m, least_m in sides(num_teacher_tokens)
     ]
+
+
+def width_of(num_columns: int) -> int:
+    """The least of `WIDTHS` for so many columns, and powers of 2 beyond."""
+    beyond = 1 << (num_columns - 1).bit_length()
+    return next((width for width in WIDTHS if num_columns <= width), beyond)
+
+
+def rows_of(width: int) -> int:
+    """Rows of a block so wide."""
+    return max(CELLS_OF_A_BLOCK // width, 1)

@@ -14,16 +14,11 @@ import torch
 import triton
 import triton.language as tl
 
+from distill.transport.gpu.classes import LARGE_WARPS, NUM_STAGES, rows_of, width_of
 from distill.transport.gpu.tile import LOG2E, NOTHING, TINY
 from distill.transport.problem import Problem, Solution, zero_safe
 from distill.transport.route import tokens_first
 from distill.transport.settings import TransportSettings
-
-#: As many cells as a program keeps without spilling.
-CELLS_OF_A_BLOCK = 8192
-#: Columns of a block: the kernel is compiled for these alone. More are a variant each.
-WIDTHS = (64, 256, 1024, 4096)
-NUM_WARPS = 8
 
 
 @triton.jit
@@ -136,18 +131,6 @@ def solve_large_kernel(
     tl.store(done_ptr + pair, done)
 
 
-def width_of(num_columns: int) -> int:
-    """The least of `WIDTHS` for so many columns, and powers of 2 beyond."""
-    return next(
-        (width for width in WIDTHS if num_columns <= width), triton.next_power_of_2(num_columns)
-    )
-
-
-def rows_of(width: int) -> int:
-    """Rows of a block so wide."""
-    return max(CELLS_OF_A_BLOCK // width, 1)
-
-
 @torch.no_grad()
 def solve_large(problem: Problem, settings: TransportSettings) -> Solution:
     """`sinkhorn`, `unbalanced` or `ipot` of each pair, in float32, at its own lengths."""
@@ -185,7 +168,8 @@ def solve_large(problem: Problem, settings: TransportSettings) -> Solution:
         BLOCK_M=width,
         PROXIMAL=settings.solver == "ipot",
         UNBALANCED=settings.solver == "unbalanced",
-        num_warps=NUM_WARPS,
+        num_warps=LARGE_WARPS,
+        num_stages=NUM_STAGES,
         enable_fp_fusion=True,
     )
     excess_BNM = (cost_BNM - least_BN.unsqueeze(2)) * step_B[:, None, None]

@@ -17,13 +17,17 @@ from torch.autograd.function import once_differentiable
 
 from distill.transport.diagnostics import BAND_HALF_WIDTH
 from distill.transport.gpu import kernels
-from distill.transport.gpu.classes import fits, size_classes
+from distill.transport.gpu.classes import (
+    BLOCK_D,
+    DIFFERENTIATING_WARPS,
+    NUM_STAGES,
+    SOLVING_WARPS,
+    fits,
+    size_classes,
+)
 from distill.transport.gpu.large import solve_large
 from distill.transport.reference import reference_route
 from distill.transport.route import PairResults, Request, tokens_first
-
-#: Dimensions taken at a time: with more, vectors crowd the tile out of the registers.
-BLOCK_D = 16
 
 
 def triton_route(request: Request) -> PairResults:
@@ -32,9 +36,9 @@ def triton_route(request: Request) -> PairResults:
     Pairs too long for a tile have their costs in global memory, and only the solve is one
     kernel.
     """
-    student_BND, teacher_BMD = request.student_BND, request.teacher_BMD
-    if not fits(student_BND.shape[1], teacher_BMD.shape[1]):
+    if not fits(request.student_BND.shape[1], request.teacher_BMD.shape[1]):
         return reference_route(request, solve_large)
+    student_BND, teacher_BMD = _readable(request.student_BND), _readable(request.teacher_BMD)
     batch = _Batch(request)
     cost_B = _FusedTransport.apply(student_BND, teacher_BMD, batch)
 
@@ -51,6 +55,12 @@ def triton_route(request: Request) -> PairResults:
         epsilon_B=column(kernels.EPSILON),
         plan_BNM=batch.plan_BNM if request.return_plan else None,
     )
+
+
+def _readable(vectors_BND: Tensor) -> Tensor:
+    """As kernels are compiled for: float32, whole, at a multiple of 16 bytes. Gradients flow."""
+    vectors_BND = vectors_BND.float().contiguous()
+    return vectors_BND if vectors_BND.data_ptr() % 16 == 0 else vectors_BND.clone()
 
 
 class _Batch:
@@ -82,7 +92,7 @@ class _Batch:
             "HAS_PLAN_COST": self.plan_cost is not None,
         }
 
-    def launch(self, kernel: Any, *arguments: Any, **constants: Any) -> None:
+    def launch(self, kernel: Any, most_warps: int, *arguments: Any, **constants: Any) -> None:
         lengths = self.a_BN.shape[1], self.b_BM.shape[1]
         for size_class in size_classes(*lengths):
             kernel[(len(self.a_BN),)](
@@ -97,7 +107,8 @@ class _Batch:
                 BLOCK_M=size_class.block_m,
                 **self.constants,
                 **constants,
-                num_warps=size_class.num_warps,
+                num_warps=size_class.num_warps(most_warps),
+                num_stages=NUM_STAGES,
                 enable_fp_fusion=True,
             )
 
@@ -105,8 +116,9 @@ class _Batch:
         request, settings = self.request, self.request.settings
         self.launch(
             kernels.solve_kernel,
-            student_BND.contiguous(),
-            teacher_BMD.contiguous(),
+            SOLVING_WARPS,
+            student_BND,
+            teacher_BMD,
             self.numbers if self.plan_cost is None else self.plan_cost.float().contiguous(),
             self.a_BN,
             self.b_BM,
@@ -141,8 +153,9 @@ class _Batch:
         ]
         self.launch(
             kernels.differentiate_kernel,
-            vectors[0].contiguous(),
-            vectors[1].contiguous(),
+            DIFFERENTIATING_WARPS,
+            vectors[0],
+            vectors[1],
             self.numbers if self.plan_cost is None else self.plan_cost.float().contiguous(),
             self.order_BN,
             self.order_BM,
