@@ -143,11 +143,14 @@ def test_pgvector_ranks_bits(finished_run, tiny_world, tmp_path, postgres):
         assert [score for score, _ in hits] == pytest.approx([s for _, s in ordered[:DEPTH]])
 
 
-def test_pgvectors_index_hands_on_all_candidates(finished_run, tmp_path, postgres):
+def test_pgvectors_index_hands_on_all_candidates(finished_run, tiny_world, tmp_path, postgres):
     # Left alone, an index finds 40; the planner prefers it in large tables, and here by order.
-    more = ["--fixed-vectors", "64", "--query", "red", "--depth", "50"]
-    lines = [json.dumps({"id": f"d{n}", "text": f"red river {n}"}) + "\n" for n in range(60)]
+    # The texts differ: the index holds equal vectors once.
+    bitext = (tiny_world.root / "bitext/sw-en.tsv").read_text(encoding="utf-8").splitlines()
+    texts = [line.split("\t")[1] for line in bitext[:200]]
+    lines = [json.dumps({"id": f"d{n}", "text": text}) + "\n" for n, text in enumerate(texts)]
     (tmp_path / "docs.jsonl").write_text("".join(lines))
+    more = ["--fixed-vectors", "64", "--query", "red", "--depth", "50"]
     documents = ["--engine", "pgvector", "--documents", str(tmp_path / "docs.jsonl")]
     export([str(finished_run(False)), str(tmp_path / "i"), *documents, *more])
     environment = {**new_database(postgres), "PGOPTIONS": "-c enable_seqscan=off"}
