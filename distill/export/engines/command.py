@@ -96,6 +96,12 @@ def check_arguments(options: argparse.Namespace) -> None:
         raise InputError(f"--fixed-vectors {options.fixed_vectors}", "1 or more", "raise it")
     if options.depth < 1:
         raise InputError(f"--depth {options.depth}", "1 or more", "raise it")
+    if options.depth > engine.max_depth:
+        raise InputError(
+            f"--depth {options.depth}",
+            f"at most {engine.max_depth}, as {engine.title} answers",
+            "lower it",
+        )
     if engine.name == "lancedb":
         require_pyarrow()
 

@@ -35,11 +35,16 @@ done < queries.jsonl
 ```"""
 
 
+#: What neither exceeds by default: its result window, candidates, and documents scored again.
+_MAX_HITS = 10_000
+
+
 class _Elastic:
     """What both engines write alike."""
 
     takes_fixed = True
     max_name_bytes = 512
+    max_depth = _MAX_HITS
     queries_file = "queries.jsonl"
     commands = _COMMANDS
 
@@ -105,13 +110,13 @@ class Elasticsearch(_Elastic):
         least = ceil(sqrt(shape.dimension)) if shape.kind == "bits" else 1
         candidates: dict[str, Any] = {"match_all": {}}
         if query.fixed is not None:
-            count = num_candidates(depth)
+            count = min(num_candidates(depth), _MAX_HITS)
             candidates = {
                 "knn": {
                     "field": "fixed",
                     "query_vector": numbers(query.fixed),
                     "k": count,
-                    "num_candidates": 2 * count,
+                    "num_candidates": min(2 * count, _MAX_HITS),
                 }
             }
         script = {
@@ -174,7 +179,7 @@ class OpenSearch(_Elastic):
         body: dict[str, Any] = {"size": depth, "_source": ["name", "text"]}
         if query.fixed is None:
             return compact({**body, "query": scored})
-        count = num_candidates(depth)
+        count = min(num_candidates(depth), _MAX_HITS)
         body["query"] = {"knn": {"fixed": {"vector": numbers(query.fixed), "k": count}}}
         body["rescore"] = {
             "window_size": count,

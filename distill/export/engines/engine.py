@@ -20,6 +20,8 @@ Vectors = NDArray[np.float32]
 _DIGITS = {"float32": 7, "float16": 5, "bfloat16": 5}
 #: A file of documents ends here: engines refuse requests of more than 32 to 100 MiB.
 _PART_BYTES = 16 << 20
+#: The greatest depth where the engine itself has no bound.
+UNBOUNDED = 1 << 31
 #: Candidates of the fixed-size vectors that MaxSim ranks again, at least.
 MIN_CANDIDATES = 100
 
@@ -58,6 +60,7 @@ class Engine(Protocol):
         kinds: of document vectors that it takes, the default first.
         takes_fixed: whether it can rank candidates of a fixed-size vector by MaxSim.
         max_name_bytes: of a document's name, which is its id.
+        max_depth: documents that a query may ask for.
         queries_file: name of the file that holds one query a line.
         commands: what loads the files and searches, run in their directory.
     """
@@ -67,6 +70,7 @@ class Engine(Protocol):
     kinds: tuple[str, ...]
     takes_fixed: bool
     max_name_bytes: int
+    max_depth: int
     queries_file: str
     commands: str
 

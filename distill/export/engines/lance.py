@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from distill.errors import InputError
-from distill.export.engines.engine import Entry, Shape, compact, numbers
+from distill.export.engines.engine import UNBOUNDED, Entry, Shape, compact, numbers
 
 #: Documents of one row group, so that neither side holds all of them.
 _ROWS = 1024
@@ -24,6 +24,7 @@ class LanceDB:
     kinds: tuple[str, ...] = ("float16", "float32")
     takes_fixed = False
     max_name_bytes = 1 << 16
+    max_depth = UNBOUNDED
     queries_file = "queries.jsonl"
     commands = """```python
 import json

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from distill.export.engines.engine import (
+    UNBOUNDED,
     Entry,
     Shape,
     Vectors,
@@ -18,6 +19,8 @@ from distill.export.engines.engine import (
 
 #: Dimensions that pgvector's HNSW index takes of a ``vector``, and that a ``vector`` may have.
 _MAX_INDEXED = 2000
+#: Candidates that one look into pgvector's index can find.
+_MAX_EF_SEARCH = 1000
 _TYPES = {"float32": "vector", "float16": "halfvec", "bits": "bit"}
 _SCHEMA = """-- pgvector 0.7 and later.
 CREATE EXTENSION IF NOT EXISTS vector;
@@ -51,6 +54,7 @@ class Postgres:
     kinds: tuple[str, ...] = ("float16", "float32", "bits")
     takes_fixed = True
     max_name_bytes = 2600
+    max_depth = UNBOUNDED
     queries_file = "queries.sql"
     commands = """```bash
 psql --set ON_ERROR_STOP=1 --quiet --file schema.sql
@@ -99,15 +103,18 @@ psql --set ON_ERROR_STOP=1 --quiet --no-align --tuples-only \\\\
         """As `Engine.query`: a statement."""
         tokens = ",".join(f"'{literal}'" for literal in _literals(query.vectors, shape.kind))
         array = f"ARRAY[{tokens}]::{_TYPES[shape.kind]}({shape.dimension})[]"
-        source = "documents"
+        source, setting = "documents", ""
         if query.fixed is not None:
+            count = num_candidates(depth)
             source = (
                 "(SELECT name, text, vectors FROM documents "
                 f"ORDER BY fixed <#> '{_literal(numbers(query.fixed))}' "
-                f"LIMIT {num_candidates(depth)}) AS candidates"
+                f"LIMIT {count}) AS candidates"
             )
+            # The index hands on no more than this, 40 unless told.
+            setting = f"SET hnsw.ef_search = {min(count, _MAX_EF_SEARCH)}; "
         return (
-            f"SELECT max_sim(vectors, {array}) AS score, name, text FROM {source} "
+            f"{setting}SELECT max_sim(vectors, {array}) AS score, name, text FROM {source} "
             f"ORDER BY score DESC, name LIMIT {depth};"
         )
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from distill.export.engines.engine import (
+    UNBOUNDED,
     Entry,
     Shape,
     compact,
@@ -26,6 +27,7 @@ class Qdrant:
     kinds: tuple[str, ...] = ("float16", "float32")
     takes_fixed = True
     max_name_bytes = 1 << 16
+    max_depth = UNBOUNDED
     queries_file = "queries.jsonl"
     commands = """```python
 import json

@@ -33,6 +33,13 @@ _SERVICES = """<?xml version="1.0" encoding="utf-8" ?>
   </content>
 </services>
 """
+#: Hits that a query may ask for; only a query profile can raise it above Vespa's 400.
+_MAX_HITS = 10_000
+_QUERY_PROFILE = f"""<?xml version="1.0" encoding="utf-8" ?>
+<query-profile id="default">
+  <field name="maxHits">{_MAX_HITS}</field>
+</query-profile>
+"""
 _FIXED_FIELD = """
     field fixed type tensor<float>(x[{fixed}]) {{
       indexing: attribute | index
@@ -74,6 +81,7 @@ class Vespa:
     kinds: tuple[str, ...] = ("float32", "bfloat16", "bits")
     takes_fixed = True
     max_name_bytes = 1 << 15
+    max_depth = _MAX_HITS
     queries_file = "queries.jsonl"
     commands = """```bash
 vespa deploy --wait 300 application
@@ -118,6 +126,7 @@ done < queries.jsonl
             "application/hosts.xml": '<?xml version="1.0" encoding="utf-8" ?>\n<hosts>\n'
             '  <host name="localhost"><alias>node1</alias></host>\n</hosts>\n',
             "application/schemas/documents.sd": text,
+            "application/search/query-profiles/default.xml": _QUERY_PROFILE,
         }
 
     def write_documents(self, folder: Path, shape: Shape, entries: Iterable[Entry]) -> None:

@@ -123,6 +123,13 @@ def test_vespa(kind, fixed, tmp_path):
     entries, query = written("vespa", kind, fixed, tmp_path)
     for name in ("services.xml", "hosts.xml"):
         ElementTree.parse(tmp_path / "application" / name)
+    # Vespa refuses a query of more than 400 hits unless the profile of this name says otherwise.
+    profile = ElementTree.parse(
+        tmp_path / "application/search/query-profiles/default.xml"
+    ).getroot()
+    assert (profile.tag, profile.get("id")) == ("query-profile", "default")
+    hits = {field.get("name"): field.text for field in profile.iter("field")}
+    assert int(hits["maxHits"]) == ENGINES["vespa"].max_depth > 400
     schema = (tmp_path / "application/schemas/documents.sd").read_text()
     assert schema.count("{") == schema.count("}")
     types = dict(re.findall(r"field (\w+) type (\S+)", schema))
@@ -153,6 +160,16 @@ def test_vespa_ranks_all_candidates_however_many(depth, tmp_path):
     assert query["ranking.rerankCount"] == count
     schema = (tmp_path / "application/schemas/documents.sd").read_text()
     assert "rerank-count" not in schema
+
+
+def test_elasticsearch_and_opensearch_are_never_asked_for_more_than_they_take(tmp_path):
+    for name in ("elasticsearch", "opensearch"):
+        (tmp_path / name).mkdir()
+        depth = ENGINES[name].max_depth
+        _, query = written(name, "float32", FIXED, tmp_path / name, depth)
+        asked = re.findall(r'"(?:size|k|num_candidates|window_size)": (\d+)', json.dumps(query))
+        assert len(asked) >= 3
+        assert {int(number) for number in asked} == {10_000}
 
 
 @pytest.mark.parametrize("fixed", [0, FIXED])
@@ -200,6 +217,8 @@ def test_the_page_shows_each_readmes_commands():
         (["--engine", "opensearch", "--query", "red", "--vectors", "bits"], "OpenSearch takes"),
         (["--engine", "lancedb", "--query", "red", "--fixed-vectors", "64"], "leave it out"),
         (["--engine", "qdrant", "--query", "red", "--depth", "0"], "--depth 0"),
+        (["--engine", "vespa", "--query", "red", "--depth", "10001"], "at most 10000, as Vespa"),
+        (["--engine", "opensearch", "--query", "red", "--depth", "10001"], "at most 10000"),
         (["--engine", "qdrant", "--query", "red", "--fixed-vectors", "-1"], "1 or more"),
         (["--engine", "qdrant", "--query", "red", "--onnx"], "one of them at a time"),
     ],
