@@ -27,19 +27,41 @@ def is_intact(path: Path, sha256: str) -> bool:
     Raises:
         OSError: the file cannot be read.
     """
-    found, stamp = path.stat(), path.with_name(f".{path.name}.checked")
-    checked = f"{found.st_size} {found.st_mtime_ns} {sha256}\n"
+    checked = _checked(path, sha256)
     try:
-        if stamp.read_text(encoding="utf-8") == checked:
+        if _stamp(path).read_text(encoding="utf-8") == checked:
             return True
     except (OSError, UnicodeDecodeError):
         pass
     if sha256_of(path) != sha256:
         return False
+    _remember(path, checked)
+    return True
+
+
+def note_intact(path: Path, sha256: str) -> None:
+    """Remember that a file, as it was just written, has this checksum.
+
+    Raises:
+        OSError: there is no such file.
+    """
+    _remember(path, _checked(path, sha256))
+
+
+def _stamp(path: Path) -> Path:
+    return path.with_name(f".{path.name}.checked")
+
+
+def _checked(path: Path, sha256: str) -> str:
+    found = path.stat()
+    return f"{found.st_size} {found.st_mtime_ns} {sha256}\n"
+
+
+def _remember(path: Path, checked: str) -> None:
+    stamp = _stamp(path)
     beside = stamp.with_name(f"{stamp.name}.{os.getpid()}")
     try:
         beside.write_text(checked, encoding="utf-8")
         os.replace(beside, stamp)
     except OSError:
         pass  # A folder that is read-only is hashed again next time.
-    return True

@@ -112,6 +112,7 @@ _FREE = {
     "log_every_steps",
     "picture_every_steps",
     "teacher_cache",
+    "teacher_cache_fill",
 }
 
 

@@ -22,13 +22,10 @@ from distill.distributed import agreement, collectives
 from distill.embedding.embeddings import from_rows
 from distill.embedding.encoding import EvaluationStoppedError
 from distill.embedding.maxsim_search import search
-from distill.embedding.teacher_cache import TeacherCache
 from distill.errors import InputError
-from distill.tokens import Tokens
 
 #: Of every collective. What rank 0 does alone takes longer below.
 TIMEOUT_SECONDS = 4
-TEXTS = [f"w{number:03d}" for number in range(64)]
 
 
 class UnsendableError(Exception):
@@ -78,39 +75,6 @@ def search_for_long() -> None:
     )
 
 
-def tokenize(texts) -> Tokens:
-    ids = torch.tensor([[int(text[1:])] for text in texts])
-    ones = torch.ones_like(ids)
-    return Tokens(ids, ones, ones.bool(), ones.bool())
-
-
-def encode(tokens: Tokens) -> torch.Tensor:
-    return tokens.input_ids.float().unsqueeze(-1)
-
-
-def wrong_vectors(cache: TeacherCache, texts) -> list[str]:
-    """Texts whose cached vector is not their own."""
-    found = {text: float(cache.padded([text])[0]) for text in texts if text in cache}
-    return [text for text, value in found.items() if value != int(text[1:])]
-
-
-def fill_cache(directory: Path, lacking: dict[int, str]) -> dict[str, object]:
-    """Fill a cache from lists of which each rank's may lack one text."""
-    mine = [text for text in TEXTS if text != lacking.get(collectives.rank())]
-    cache = TeacherCache.build(directory, "key", mine, encode, tokenize, 8, "cpu")
-    absent = [text for text in TEXTS if text not in cache]
-    cache.include(TEXTS[5:8] + absent)
-    later = TeacherCache.build(directory, "key", mine, encode, tokenize, 8, "cpu")
-    wrong = wrong_vectors(cache, TEXTS) + wrong_vectors(later, TEXTS)
-    return {"wrong": wrong, "absent": absent, "num": len(cache)}
-
-
-def unseen_cache(directory: Path) -> None:
-    """A cache in a folder of each rank's own, as a disk of each node is."""
-    own = directory / str(collectives.rank())
-    TeacherCache.build(own, "key", TEXTS, encode, tokenize, 8, "cpu")
-
-
 def checkpoints(directory: Path) -> dict[str, object]:
     """Which checkpoint is chosen where rank 1 sees less, and where bytes changed."""
     accelerator = Accelerator(cpu=True)
@@ -157,11 +121,6 @@ def main(output: Path) -> None:
         "equal": raised(lambda: agreement.require_equal("shards", "same")),
         "unequal": raised(lambda: agreement.require_equal("shards", str(rank))),
         "search": raised(search_for_long),
-        "caches": [
-            fill_cache(output / f"cache-{number}", lacking)
-            for number, lacking in enumerate(({0: "w010"}, {1: "w010"}, {0: "w000", 1: "w063"}))
-        ],
-        "unseen cache": raised(lambda: unseen_cache(output / "own")),
         "checkpoints": checkpoints(output),
         "stopped": EvaluationStoppedError.__name__,
     }
