@@ -22,7 +22,7 @@ NUM = len(cache_ranks.TEXTS)
 
 def launch(world, folder: Path, task: str) -> tuple[int, list[dict]]:
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
-    script = Path(__file__).with_name("cache_ranks.py")
+    script = Path(cache_ranks.__file__)
     result = subprocess.run(
         [*command, str(script), str(world.teacher), str(folder), task],
         cwd=ROOT,
