@@ -19,7 +19,12 @@ READERS := .venv-readers
 # What PyLate asks for but fast-plaid, which wants a torch of its own; Stanford's PLAID serves.
 PYLATE_NEEDS := "sentence-transformers==5.3.0" "transformers<=5.3.0" datasets accelerate pandas ujson ninja fastkmeans
 
-.PHONY: demo test test-fast test-engines test-roundtrips lint docs clean
+# Files of tests side by side: most of a test that launches processes is their imports.
+PYTEST_FLAGS ?= -n 2 --dist loadfile
+# The lowest versions that pyproject.toml names, in an environment of their own.
+FLOOR := .venv-floor
+
+.PHONY: demo test test-fast test-engines test-floor test-roundtrips lint docs clean
 
 demo: $(VENV)/installed
 	$(BIN)/python launch/demo/run.py
@@ -34,6 +39,17 @@ test-fast: $(VENV)/installed-dev
 test-engines: $(VENV)/installed-dev
 	$(BIN)/python -m pytest tests/export/engines tests/export/test_query_encoder.py \
 	    tests/test_fifteen_minutes.py $(PYTEST_FLAGS)
+
+test-floor: $(FLOOR)/installed
+	$(FLOOR)/bin/python -m pytest -m "not slow" $(PYTEST_FLAGS)
+
+$(FLOOR)/installed: pyproject.toml .ci/floors.py
+	$(PYTHON) -m venv $(FLOOR)
+	$(PYTHON) .ci/floors.py > $(FLOOR)/floors.txt
+	$(FLOOR)/bin/python -m pip install --quiet --constraint $(FLOOR)/floors.txt torch
+	$(FLOOR)/bin/python -m pip install --quiet --constraint $(FLOOR)/floors.txt --editable . \
+	    pytest pytest-xdist hypothesis
+	touch $@
 
 test-roundtrips: $(VENV)/installed-dev $(READERS)/installed
 	PYLATE_PYTHON=$(CURDIR)/$(READERS)/pylate/bin/python \
@@ -70,4 +86,4 @@ $(VENV)/installed-dev: $(VENV)/installed
 	touch $@
 
 clean:
-	rm -rf $(VENV) $(READERS) site runs models downloads data_shards/demo
+	rm -rf $(VENV) $(READERS) $(FLOOR) site runs models downloads data_shards/demo

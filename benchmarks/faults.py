@@ -6,7 +6,9 @@ launch``.
 Processes are killed and signalled in steps, checkpoints and evaluations, and the run is launched
 again; on the way it meets what it has to bear without: losses and gradients of one rank that are
 not finite, samples with wrong bytes, a source that breaks off, a disk that is full. Faults are
-counted from what the runs report of them. Every run must end with the bytes of one that met the
+counted from what the runs report of them. Then the kinds of `faults_at_rest.py`: a bit flipped in a
+checkpoint, a cache, stored tokens or a shard, and ranks that see other files, are slow or work long
+(``--only-at-rest`` for these alone). Every run must end with the bytes of one that met the
 same data and was left alone otherwise. The miniature is that of the tests
 (``pip install -e .[dev]``); the full disk needs root on Linux, for a small file system.
 """
@@ -25,7 +27,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +37,7 @@ from tensorboard.util import tensor_util
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
+from faults_at_rest import QUICK_SLOW_SECONDS, rows  # noqa: E402
 from faults_source import UnreliableServer, build_world, damage  # noqa: E402
 from faulty_run import Run, parent, zero  # noqa: E402
 from small_disk import small_disk  # noqa: E402
@@ -43,6 +46,8 @@ from distill.checkpoints.checkpoint import checkpoints_in, weights_hash  # noqa:
 from distill.survival.stopping import EXIT_REQUEUE  # noqa: E402
 
 STEPS, EVERY, EVALUATION_EVERY = 48, 3, 4
+#: Seconds that a rank is late in a full run.
+SLOW_SECONDS = 150
 #: A power cut kills everything and leaves the newest checkpoint torn.
 KINDS = (
     "SIGKILL of a rank",
@@ -222,6 +227,36 @@ def table(faults: list[Fault], reported: Counter[str], lost: Counter[str]) -> st
     return "\n".join(lines)
 
 
+def as_rows(
+    faults: list[Fault], reported: Counter[str], lost: Counter[str]
+) -> list[dict[str, Any]]:
+    """A row for each kind: how many were survived of those injected, with what loss."""
+    counts = {kind: (count, count - lost[kind], {}) for kind, count in sorted(reported.items())}
+    for kind in KINDS:
+        met = [fault for fault in faults if fault.kind == kind]
+        if met:
+            cost = {
+                "most_steps_lost": max(fault.steps_lost for fault in met),
+                "seconds_to_return": [round(fault.seconds_to_return, 1) for fault in met],
+            }
+            counts[kind] = (len(met), sum(fault.survived for fault in met), cost)
+    return [
+        {
+            "case": kind,
+            "metric": "survived with the undisturbed run's bytes",
+            "ours": survived,
+            "peer": "injected",
+            "peer_value": injected,
+            "ratio": survived / injected,
+            "target": 1.0,
+            "met": survived == injected,
+            **cost,
+        }
+        for kind, (injected, survived, cost) in counts.items()
+        if injected
+    ]
+
+
 def inject(root: Path, number: int, per_run: int) -> tuple[list[Fault], Counter[str], Counter[str]]:
     """Runs until so many faults have been met; faults, those without a restart, and those lost."""
     world = build_world(root / "world")
@@ -262,32 +297,26 @@ def main() -> None:
     parser.add_argument(
         "--restarts", type=int, default=10, help="at most so many times is a run killed or stopped"
     )
+    parser.add_argument("--only-at-rest", action="store_true", help="no run is killed")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     random.seed(options.seed)
     number = options.faults or (1 if options.quick else 200)
     start = time.monotonic()
+    found: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory(prefix="faults-") as name:
-        faults, reported, lost = inject(Path(name), number, options.restarts)
+        if not options.only_at_rest:
+            found += as_rows(*inject(Path(name), number, options.restarts))
+        root = Path(name) / "at-rest"
+        root.mkdir()
+        slow_seconds = QUICK_SLOW_SECONDS if options.quick else SLOW_SECONDS
+        found += rows(build_world(root / "world"), root, slow_seconds)
     minutes = (time.monotonic() - start) / 60
-    total = len(faults) + reported.total()
-    survived = sum(fault.survived for fault in faults) + reported.total() - lost.total()
-    most = max(fault.steps_lost for fault in faults)
-    print(
-        f"{total} faults in {minutes:.0f} minutes, {survived} survived; at most {most} steps lost, "
-        f"with a checkpoint every {EVERY}"
-    )
+    total, survived = sum(row["peer_value"] for row in found), sum(row["ours"] for row in found)
+    print(f"{total} faults in {minutes:.0f} minutes, {survived} survived")
     if options.json:
-        figures = {
-            "minutes": minutes,
-            "total": total,
-            "survived": survived,
-            "most_steps_lost": most,
-            "without_restart": reported,
-            "with_restart": [asdict(fault) for fault in faults],
-        }
-        options.json.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
+        options.json.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
     if survived < total:
         sys.exit(1)
 

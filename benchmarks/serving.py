@@ -1,14 +1,14 @@
 """The query encoder without torch against the student in torch: one query at a time, one core.
 
     python benchmarks/serving.py [--quick] [--json FILE]
-        [--run RUN --collection COLLECTION [--which student]]
+        [--student DIR --teacher DIR --collection DIR]
 
-Without a run, a student of multilingual-e5-small's shape with random weights and a small vocabulary
-is timed. With a finished run and a collection, its own student is, and a second table says what
-int8 does to average precision and to the first ten of each query, over documents that the run's
-teacher encodes. Every contender answers the same queries in a fresh process on one thread; the time
-is the median of a query's CPU seconds, which other load on the machine disturbs less than wall
-clock, and memory is the process's peak.
+Without a student, one of multilingual-e5-small's shape with random weights and a small vocabulary
+is timed. With a student, its teacher and a collection, more rows say what int8 does to average
+precision and to the first ten of each query, over documents that the teacher encodes. Every
+contender answers the same queries in a fresh process on one thread; the time is the median of a
+query's CPU seconds, which other load on the machine disturbs less than wall clock, and memory is
+the process's peak. The last rows are ``distill search --serve`` under fifty queries at once.
 """
 
 from __future__ import annotations
@@ -77,10 +77,10 @@ def worker(name: str, folder: Path) -> None:
     if name == "torch":
         import torch
 
-        from distill.search.searcher import load_query_encoder
+        from distill.search.searcher import load_query_encoders
 
         torch.set_num_threads(1)
-        encoder = load_query_encoder("student", json.loads((folder / "student.json").read_text()))
+        encoder, _, _ = load_query_encoders(json.loads((folder / "student.json").read_text()), {})
 
         def encode(query: str) -> np.ndarray:
             return encoder.encode(query).numpy()
@@ -140,46 +140,20 @@ def speed_rows(found: dict[str, dict[str, float]]) -> list[dict]:
     return rows
 
 
-def ranking_rows(
-    folder: Path, teacher: str, collection, asked: list[tuple[str, str]]
-) -> list[dict]:
+def ranking_rows(folder: Path, teacher: Path, judged) -> list[dict]:
     """AP and the first ten of both models against torch's."""
     import torch
+    from serving_ranking import encode, exact_rankings
 
-    from distill.embedding.embeddings import from_rows
-    from distill.embedding.encoding import encode_texts
-    from distill.embedding.maxsim_search import search
-    from distill.encoders.directory import load_encoder
-    from distill.evaluation.measures import evaluate_run, mean_over_queries
-    from distill.evaluation.runs import Ranking
+    from distill.encoders.pooled import load_together
 
-    encoder, text = load_encoder(teacher)
-    ids, texts = list(collection.documents), list(collection.documents.values())
-    encoded = encode_texts(
-        lambda tokens: encoder.eval()(tokens.input_ids, tokens.attention_mask),
-        text.documents, texts, 32,
-    )  # fmt: skip
-    assert encoded is not None
-    row_of = torch.empty_like(encoded.texts)
-    row_of[encoded.texts] = torch.arange(len(texts))
+    documents = encode(load_together(teacher, {})[0], judged.texts, is_query=False)
     values, tops = {}, {}
     for name in CONTENDERS:
-        rows = [torch.from_numpy(vectors) for vectors in vectors_of(name, folder)]
-        found = search(
-            from_rows(rows), [encoded], lambda scores: scores[row_of].T.contiguous(), len(ids)
-        )
-        means = []
-        for pair in dict.fromkeys(pair for pair, _ in asked):
-            ranking = {
-                query: Ranking([ids[place] for place in found[n][0].tolist()], found[n][1].numpy())
-                for n, (own, query) in enumerate(asked)
-                if own == pair
-            }
-            qrels = {query: collection.qrels[pair][query] for query in ranking}
-            per_query = evaluate_run(qrels, ranking, ["AP"])
-            means.append(mean_over_queries(per_query, ["AP"])["AP"])
-        values[name] = float(np.mean(means))
-        tops[name] = [set(found[n][0][:10].tolist()) for n in range(len(asked))]
+        queries = [torch.from_numpy(vectors) for vectors in vectors_of(name, folder)]
+        rankings = exact_rankings(queries, documents)
+        values[name] = judged.mean_ap(rankings)
+        tops[name] = [set(places[:10]) for places, _ in rankings]
     rows = []
     for name in CONTENDERS[1:]:
         shared = [len(a & b) / len(a) for a, b in zip(tops[name], tops["torch"], strict=True)]
@@ -195,53 +169,60 @@ def ranking_rows(
     return rows
 
 
+def write_documents(folder: Path, number: int) -> Path:
+    """Made-up documents of the made-up student's words."""
+    draw = np.random.default_rng(1)
+    lines = [
+        {"id": str(n), "text": " ".join(f"neno{word}" for word in draw.integers(0, 20_000, 24))}
+        for n in range(number)
+    ]
+    path = folder / "documents.jsonl"
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return path
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="fewer queries")
     parser.add_argument("--json", type=Path, help="write the rows here")
-    parser.add_argument("--run", type=Path, help="finished run: its student and its teacher")
-    parser.add_argument("--which", default="student", help="directory of the run's student")
+    parser.add_argument("--student", type=Path, help="any student directory")
+    parser.add_argument("--teacher", type=Path, help="the encoder of the documents")
     parser.add_argument("--collection", type=Path, help="collection with queries of its languages")
     parser.add_argument("--worker", nargs=2, metavar=("NAME", "FOLDER"), help="internal")
     options = parser.parse_args()
     if options.worker:
         worker(options.worker[0], Path(options.worker[1]))
         return
-    if (options.run is None) != (options.collection is None):
-        parser.error("--run and --collection go together")
+    given = [options.student, options.teacher, options.collection]
+    if any(given) and not all(given):
+        parser.error("--student, --teacher and --collection go together")
     sys.path.insert(0, str(ROOT))
+    from serving_page import page_rows
+    from serving_ranking import Judged
+
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         limit = 20 if options.quick else 200
-        collection, asked = None, []
-        if options.run is None:
+        judged = Judged(options.collection, limit) if options.collection else None
+        if judged is None:
             queries, student = make_student(folder)[:limit], folder / "student"
+            teacher, documents = student, write_documents(folder, 100 if options.quick else 1000)
         else:
-            from distill.evaluation.collection_loading import load_collection
-
-            collection = load_collection(options.collection)
-            student = options.run / options.which
-            asked = [
-                (pair, query)
-                for pair in collection.pairs
-                for query in list(collection.judged_queries(pair))[:limit]
-            ]
-            queries = [collection.queries[pair][query] for pair, query in asked]
+            queries, student, teacher = judged.queries, options.student, options.teacher
+            documents = options.collection
         (folder / "queries.json").write_text(json.dumps(queries))
         (folder / "student.json").write_text(json.dumps(str(student.resolve())))
         write_folder(student, folder)
         rows = speed_rows({contender: run(contender, folder) for contender in CONTENDERS})
-        if collection is not None:
-            from distill.recipe.files import load_settings
-            from distill.recipe.recipe import Recipe
-
-            teacher = load_settings(Recipe, options.run / "config.yaml").teacher
-            rows += ranking_rows(folder, teacher, collection, asked)
+        if judged is not None:
+            rows += ranking_rows(folder, teacher, judged)
+        rows += page_rows(documents, str(teacher), student, queries)
     print(f"{len(queries)} queries, one at a time, one thread")
-    print(f"{'case':8} {'metric':22} {'ours':>10} {'torch':>10} {'ratio':>7}")
+    print(f"{'case':8} {'metric':22} {'ours':>10} {'peer':>10} {'ratio':>7}  against")
     for row in rows:
         print(f"{row['case']:8} {row['metric']:22} {row['ours']:10.4g} {row['peer_value']:10.4g} "
-              f"{row['ratio']:7.3f}{'  (missed)' if row['met'] is False else ''}")  # fmt: skip
+              f"{row['ratio']:7.3f}  {row['peer']}"
+              f"{'  (missed)' if row['met'] is False else ''}")  # fmt: skip
     if options.json:
         options.json.write_text(json.dumps(rows, indent=2) + "\n", encoding="utf-8")
 

@@ -80,6 +80,12 @@ def _add_build(parser: argparse.ArgumentParser) -> None:
         help="drop pairs with a side in which it occurs",
     )
     option(
+        "--allow-unmatched",
+        action="store_true",
+        default=None,
+        help="build though a held-out list or a pattern matches nothing",
+    )
+    option(
         "--unescape-entities",
         action="store_true",
         default=None,
@@ -147,7 +153,9 @@ def _build(arguments: argparse.Namespace) -> None:
     listed = tuple(_input(arguments, text) for text in arguments.pair)
     _require_use(arguments, listed)
     options["inputs"] = (*options.get("inputs", ()), *listed)
-    options |= _given(arguments, [*(name for name, _, _ in _BUILD_OPTIONS), "overwrite"])
+    options |= _given(
+        arguments, [*(name for name, _, _ in _BUILD_OPTIONS), "overwrite", "allow_unmatched"]
+    )
     flags = ["keep_identical", "check_script", "unescape_entities"]
     names = [*(name for name, _, _ in _CLEANING_OPTIONS), *flags]
     cleaning = vars(options.get("cleaning", CleaningRules())) | _given(arguments, names)
@@ -185,15 +193,17 @@ def _verify(arguments: argparse.Namespace) -> None:
         len(split.shards) for entry in manifest.pairs.values() for split in entry.splits.values()
     )
     checked = verify_shards(arguments.folder, manifest)
-    for _, problem in tqdm(checked, "verifying", total, unit=" shards", disable=arguments.quiet):
-        if problem is not None:
-            problems.append(problem)
+    damaged = 0
+    for _, found in tqdm(checked, "verifying", total, unit=" shards", disable=arguments.quiet):
+        damaged += bool(found)
+        problems += found
+        for problem in found:
             tqdm.write(problem)
     if problems:
         raise InputError(
-            f"{len(problems)} of {total} shards are damaged, the first {problems[0]}",
-            "files as the manifest has them",
-            "delete the files named and build or copy them again",
+            f"{damaged} of {total} shards are damaged, the first {problems[0]}",
+            "files as the manifest has them, and stored tokens of them",
+            "delete the files named and build or copy them again; store tokens again",
         )
     print(f"{arguments.folder}: {total} shards as the manifest has them")
 

@@ -28,11 +28,11 @@ from data_shards.format import (
 )
 from data_shards.held_out import HeldOutList, read_held_out
 from data_shards.identification import require_identifier, script_of
-from data_shards.opening import STDIN, is_local_file, require_file, sha256_of
+from data_shards.opening import STDIN, is_local_file, require_file
 from data_shards.parallel import run_tasks
 from data_shards.partition import PairPartition, ShardTask, partition_pair
 from data_shards.readers import read_rows
-from data_shards.reports import matches
+from data_shards.reports import malformed, matches, require_matches
 from data_shards.rows import BitextInput, Row
 from data_shards.runs import (
     ChunkRules,
@@ -45,6 +45,7 @@ from data_shards.space import require_space
 from data_shards.tarfiles import write_shard
 from data_shards.whole_files import read_checked, write_checked
 from data_shards.workspace import Workspace
+from distill.checksums import sha256_of
 from distill.errors import InputError
 from distill.languages import parse_pair
 
@@ -67,6 +68,9 @@ class BuildSettings:
     held_out: tuple[str, ...] = ()
     """Files of held-out sentences; pairs with one of them on either side are dropped. Default:
     none."""
+    allow_unmatched: bool = False
+    """Whether a held-out list, or a pattern of `cleaning`, may match nothing in all of the bitext.
+    Default: false."""
     dev_fraction: float = 0.01
     """Share of target sentences, from 0 to 1, that go to the dev split, chosen by hash. Default:
     0.01."""
@@ -137,7 +141,8 @@ def build(
         The manifest, and whether anything was built: the same build is not done twice.
 
     Raises:
-        InputError: bad input, no space, or another build or its shards in the way.
+        InputError: bad input, a held-out list or pattern that nothing matched, no space, or another
+            build or its shards in the way.
     """
     for item in settings.inputs:
         for path in item.paths:
@@ -191,6 +196,10 @@ def _build_alone(
         )
         for pair in pairs
     }
+    runs = [open_run(path) for partition in partitions.values() for path in partition.runs]
+    found = list(matches(runs, held_out, settings.cleaning.drop_patterns))
+    if not settings.allow_unmatched:
+        require_matches(runs, found)
     _write_shards(partitions, settings, workspace, progress)
     entries = {
         pair: pair_entry(pair, partition, settings.inputs, workspace, checksums)
@@ -199,8 +208,8 @@ def _build_alone(
     manifest = Manifest(workspace.fingerprint, settings.rules(), entries)
     write_manifest(settings.output, manifest)
     if report is not None:
-        runs = [open_run(path) for partition in partitions.values() for path in partition.runs]
-        for line in matches(runs, held_out, settings.cleaning.drop_patterns):
+        lines = [*(f"{match.name}: {match.told}" for match in found), malformed(runs)]
+        for line in filter(None, lines):
             report(line)
     forget_runs()
     return manifest

@@ -1,4 +1,4 @@
-"""Turns what libraries throw at bad input into one line: `one_line`, `parse_json`.
+"""Turns what libraries throw at bad input into one line: `one_line`.
 
 The one table for all readers. An entry names exceptions by module and name, so that a library
 that is not installed is not needed to read the table: what was never imported threw nothing.
@@ -7,11 +7,9 @@ that is not installed is not needed to read the table: what was never imported t
 from __future__ import annotations
 
 import contextlib
-import json
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 from distill.errors import InputError
 
@@ -147,20 +145,3 @@ def _message(error: BaseException) -> str:
     if isinstance(error, KeyError | ImportError):
         said = f"{type(error).__name__} {said}"
     return said if len(said) <= _LONGEST_MESSAGE else said[:_LONGEST_MESSAGE] + " …"
-
-
-def parse_json(text: str) -> Any:
-    """Read JSON text.
-
-    Raises:
-        ValueError: no JSON, or nested deeper or with longer numbers than Python reads; its
-            message is made for people.
-    """
-    try:
-        return json.loads(text)
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{error.msg} at {error.colno}") from error
-    except RecursionError as error:
-        raise ValueError("JSON nested too deeply") from error
-    except ValueError as error:
-        raise ValueError("a number of too many digits") from error

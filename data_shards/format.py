@@ -1,8 +1,8 @@
 """Defines the shard format: file names, `Manifest`, index and payload of one sample.
 
-This is the only module that both rooms, ``data_shards`` and ``distill.stream``, know::
+This module is what both rooms, ``data_shards`` and ``distill.stream``, know of shards::
 
-    ROOT/manifest.json                       counts, checksums, sources; written last
+    ROOT/manifest.json                       counts, checksums (also its own), sources; written last
     ROOT/sw-en/train-000000.tar              WebDataset: one member {key}.json per sentence pair
     ROOT/sw-en/train-000000.index.npy        where each member lies: INDEX_DTYPE, one row a pair
 
@@ -16,15 +16,17 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import asdict, dataclass, field
+import tokenize
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from data_shards.foreign import parse_json
 from data_shards.whole_files import whole_file
+from distill.checksums import signed, unsigned
 from distill.errors import InputError
+from distill.json_files import parse_json
 from distill.languages import parse_pair
 
 FORMAT_VERSION = 1
@@ -139,37 +141,45 @@ class Manifest:
     format_version: int = FORMAT_VERSION
 
 
+_UNSIGNED_KEYS = {each.name for each in fields(Manifest)}
+
+
 class ShardNameError(InputError):
     """A manifest names a file that is no shard of its pair and split."""
 
 
 def write_manifest(root: Path, manifest: Manifest) -> None:
     """Write ``manifest.json`` at once or not at all: a reader never sees half of it."""
-    text = json.dumps(asdict(manifest), ensure_ascii=False, indent=1) + "\n"
+    text = json.dumps(signed(asdict(manifest)), ensure_ascii=False, indent=1) + "\n"
     with whole_file(root / MANIFEST_NAME) as file:
         file.write(text.encode("utf-8"))
 
 
 def parse_manifest(text: str, where: str) -> Manifest:
-    """Build a manifest from its JSON text.
+    """Build a manifest from its JSON text, which is checked against the checksum in it.
+
+    Manifests of builds before they had one are taken as they are.
 
     Args:
         text: the contents of ``manifest.json``.
         where: path or URL it came from, for error messages.
 
     Raises:
-        InputError: no JSON, another version, a key missing, or a shard's name that is none.
+        InputError: no JSON, another version, damaged, a key missing, or a name that is no shard's.
     """
-    rebuild = "build the shards again with distill shards build"
-    try:
-        raw = parse_json(text)
-    except ValueError as error:
-        raise InputError(f"{where}: {error}", "a manifest in JSON", rebuild) from error
+    rebuild = "copy it again, or build the shards again with distill shards build --overwrite"
+    raw = parse_json(text, where, "a manifest in JSON", rebuild)
     version = raw.get("format_version") if isinstance(raw, dict) else None
     if version != FORMAT_VERSION:
         raise InputError(
             f"{where}: format_version {version!r}", f"format_version {FORMAT_VERSION}", rebuild
         )
+    try:
+        # Any key but those of the earlier builds' may be a damaged "checksum".
+        if raw.keys() != _UNSIGNED_KEYS:
+            raw = unsigned(raw)
+    except ValueError as error:
+        raise InputError(f"{where}: {error}", "a manifest as it was written", rebuild) from error
     try:
         pairs = {code: _parse_pair_entry(code, entry) for code, entry in raw["pairs"].items()}
         return Manifest(raw["fingerprint"], raw["settings"], pairs)
@@ -231,6 +241,13 @@ def read_manifest(root: Path | str) -> Manifest:
     return parse_manifest(text, str(path))
 
 
+# What numpy lets through of a damaged header, which it reads as Python.
+_NO_ARRAY = (
+    *(ValueError, EOFError, OSError, SyntaxError, tokenize.TokenError),
+    *(TypeError, OverflowError, MemoryError, RecursionError),
+)
+
+
 def read_index(path: Path | str, num_pairs: int | None = None) -> np.ndarray:
     """Open an index as a read-only memory map of `INDEX_DTYPE`.
 
@@ -246,7 +263,7 @@ def read_index(path: Path | str, num_pairs: int | None = None) -> np.ndarray:
         index = np.load(path, mmap_mode="r", allow_pickle=False)
     except FileNotFoundError as error:
         raise InputError(f"{path}: no such file", "the index of a shard", remedy) from error
-    except (ValueError, EOFError, OSError) as error:
+    except _NO_ARRAY as error:
         raise InputError(f"{path}: {error}", "the index of a shard", remedy) from error
     if index.dtype != INDEX_DTYPE or index.ndim != 1:
         raise InputError(f"{path}: {index.dtype}", "the fields of INDEX_DTYPE", remedy)

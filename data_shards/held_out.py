@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from data_shards.cleaning import held_out_hash
-from data_shards.foreign import parse_json
 from data_shards.lines import lines_of
 from data_shards.opening import COMPRESSED_SUFFIXES, open_bytes
 from data_shards.rows import MAX_TEXT_BYTES, Fault
 from distill.errors import InputError
+from distill.json_files import json_value
 
 _SHOWN = 60
 
@@ -31,16 +31,9 @@ class HeldOutList:
     first: str
     sentences: tuple[tuple[int, ...], ...]
 
-    def report(self, hits: Collection[int]) -> str:
-        """What the list matched, given the hashes that pairs were dropped for."""
-        count = len(self.sentences)
-        matched = sum(any(hashed in hits for hashed in each) for each in self.sentences)
-        if matched:
-            return f"{self.path}: {matched} of {count} held-out sentences are in the bitext"
-        return (
-            f"{self.path}: nothing matched, none of {count} held-out sentences is in the bitext; "
-            f"the first was read as {self.first!r}"
-        )
+    def num_matched(self, hits: Collection[int]) -> int:
+        """How many of the sentences are in the bitext, given the hashes that are."""
+        return sum(any(hashed in hits for hashed in each) for each in self.sentences)
 
 
 def read_held_out(path: str) -> HeldOutList:
@@ -83,7 +76,7 @@ def _sentences(path: str) -> Iterator[list[str]]:
                 continue
             if kind in (".jsonl", ".ndjson"):
                 try:
-                    yield list(_texts(parse_json(line)))
+                    yield list(_texts(json_value(line)))
                 except ValueError as error:
                     raise InputError(f"{where}: {error}", "JSON", "correct the line") from error
             elif kind == ".csv":
@@ -105,7 +98,7 @@ def _document(data: bytes, path: str) -> Iterator[str]:
         expected = f"at most {MAX_TEXT_BYTES >> 20} MiB of JSON"
         raise InputError(f"{path}: larger", expected, "write one object a line, as .jsonl")
     try:
-        document = parse_json(data.decode("utf-8-sig"))
+        document = json_value(data.decode("utf-8-sig"))
     except ValueError as error:
         raise InputError(f"{path}: {error}", "JSON", "correct the file") from error
     yield from _texts(document)

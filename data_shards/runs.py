@@ -132,11 +132,11 @@ class _Counts:
     def add(self, reason: str, sides: tuple[str, str], rules: ChunkRules) -> None:
         """Count a dropped pair, and which of the things looked for it matched."""
         self.dropped[reason] += 1
-        if reason == "held_out":
+        # Whatever it was dropped for: a list that names it is not one that nothing matched.
+        if rules.held_out:
             self.held_out_hits |= {held_out_hash(text) for text in sides} & rules.held_out
-        elif reason == "pattern":
-            for pattern in rules.cleaning.drop_patterns:
-                self.pattern_hits[pattern] += any(map(compiled(pattern).search, sides))
+        for pattern in rules.cleaning.drop_patterns:
+            self.pattern_hits[pattern] += any(map(compiled(pattern).search, sides))
 
     def as_json(self) -> dict[str, Any]:
         return vars(self) | {"held_out_hits": sorted(self.held_out_hits)}
@@ -217,6 +217,17 @@ def pairs_in_range(
             kept.append((key, source, target, origin))
         previous = hashed
     return kept, len(found) - len(kept)
+
+
+def first_pair(runs: Sequence[Run]) -> tuple[str, str]:
+    """A pair that was kept, as an example; two empty texts if there is none."""
+    for run in runs:
+        for split in SPLITS:
+            hashes = run.hashes[split_slice(run, split)]
+            if len(hashes):
+                pairs, _ = pairs_in_range([run], split, int(hashes[0]), int(hashes[0]))
+                return pairs[0][1], pairs[0][2]
+    return "", ""
 
 
 def _read_range(

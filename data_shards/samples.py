@@ -8,9 +8,9 @@ import zlib
 from itertools import islice
 from pathlib import Path
 
-from data_shards.foreign import parse_json
 from data_shards.format import Manifest, index_name, key_name, read_index
 from distill.errors import InputError
+from distill.json_files import json_value
 
 
 def first_samples(root: Path, manifest: Manifest, pair: str, count: int) -> list[tuple[str, ...]]:
@@ -25,13 +25,13 @@ def first_samples(root: Path, manifest: Manifest, pair: str, count: int) -> list
                 with opener(path, "rb") as file:
                     for entry in islice(index, count - len(samples)):
                         file.seek(int(entry["offset"]))
-                        sample = parse_json(file.read(int(entry["size"])).decode("utf-8"))
+                        sample = json_value(file.read(int(entry["size"])).decode("utf-8"))
                         texts = (sample["source"], sample["target"], sample["origin"])
                         samples.append((key_name(int(entry["key"])), *texts))
             except (OSError, EOFError, zlib.error, ValueError, KeyError, TypeError) as error:
                 raise InputError(
                     f"{path}: {error}",
                     "a shard as the manifest has it",
-                    f"run python -m data_shards verify {shlex.quote(str(root))}",
+                    f"run distill shards verify {shlex.quote(str(root))}",
                 ) from error
     return samples

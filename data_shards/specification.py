@@ -31,6 +31,8 @@ from distill.errors import InputError
 
 _INPUT_KEYS = {field.name for field in fields(BitextInput)} - {"pair", "paths"} | {"path"}
 _BUILD_KEYS = {field.name for field in fields(BuildSettings)} - {"inputs", "output"} | {"pairs"}
+# libyaml's, which limits how deep a file is nested; Python's takes seconds to meet its own limit.
+_BASE = getattr(yaml, "CBaseLoader", yaml.BaseLoader)
 _TRUTH = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
 
 
@@ -43,7 +45,7 @@ def read_specification(path: Path) -> dict[str, Any]:
     require_file(str(path))
     with one_line("yaml", str(path)):
         # Every scalar as its text: what is meant by `no` or `1e3` the field's type knows.
-        raw = yaml.load(path.read_text(encoding="utf-8"), Loader=yaml.BaseLoader)
+        raw = yaml.load(path.read_text(encoding="utf-8"), Loader=_BASE)
     settings = dict(_mapping(raw, _BUILD_KEYS, str(path)))
     pairs = settings.pop("pairs", None)
     if not isinstance(pairs, Mapping) or not pairs:

@@ -11,11 +11,12 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from data_shards.foreign import one_line, parse_json
+from data_shards.foreign import one_line
 from data_shards.lines import lines_of
 from data_shards.opening import HUGGING_FACE, open_bytes
 from data_shards.rows import BitextInput, Fault, Row, malformed
 from distill.errors import InputError
+from distill.json_files import json_value
 
 _MISSING = object()
 _NAME_THEM = "name the fields with --source-column and --target-column, or the languages with "
@@ -128,7 +129,7 @@ def read_jsonl(item: BitextInput, policy: str) -> Iterator[Row]:
                 yield number, "", "", ""
                 continue
             try:
-                record = parse_json(line)
+                record = json_value(line)
             except ValueError as error:
                 yield records.fault(Fault(str(error), "JSON"), number)
             else:

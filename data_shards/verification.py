@@ -1,4 +1,4 @@
-"""Checks every shard against the manifest (`verify_shards`), and names bad files and samples."""
+"""Checks every shard and its stored tokens (`verify_shards`), and names bad files and samples."""
 
 from __future__ import annotations
 
@@ -10,23 +10,27 @@ from pathlib import Path
 import numpy as np
 
 from data_shards.format import Manifest, Shard, index_name, key_name, read_index
-from data_shards.opening import sha256_of
+from data_shards.token_files import tokens_of_shard, tokens_problem
+from distill.checksums import sha256_of
 from distill.errors import InputError
 
 # Bad keys named per shard; the rest is counted.
 _NAMED_KEYS = 3
 
 
-def verify_shards(root: Path, manifest: Manifest) -> Iterator[tuple[Shard, str | None]]:
-    """Check shard after shard.
+def verify_shards(root: Path, manifest: Manifest) -> Iterator[tuple[Shard, list[str]]]:
+    """Check shard after shard, its index and the tokens that are stored of it.
 
     Yields:
-        Each shard with what is wrong with it, or None. Its files are read to the end.
+        Each shard with what is wrong with it, or an empty list. Its files are read to the end.
     """
     for entry in manifest.pairs.values():
         for split in entry.splits.values():
             for shard in split.shards:
-                yield shard, _problem(root, shard)
+                stored = tokens_of_shard(root / index_name(shard.name), shard.sha256)
+                found = [_problem(root, shard)]
+                found += [tokens_problem(path, shard.sha256) for path in stored]
+                yield shard, [problem for problem in found if problem]
 
 
 def _problem(root: Path, shard: Shard) -> str | None:

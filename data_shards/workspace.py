@@ -18,8 +18,8 @@ from data_shards.format import (
     index_name,
     read_manifest,
 )
-from data_shards.opening import sha256_of
 from data_shards.whole_files import PARTIAL, cannot_write, read_checked, whole_file
+from distill.checksums import sha256_of
 from distill.errors import InputError
 
 

@@ -1,16 +1,22 @@
-"""Computes SHA-256 sums of files and checks derived files against them: `is_intact`."""
+"""Computes SHA-256 sums: of files (`sha256_of`), and of a record over itself (`signed`)."""
 
 from __future__ import annotations
 
 import hashlib
-import os
+import json
 from pathlib import Path
+from typing import Any
 
-_BLOCK = 1 << 22
+_BLOCK = 1 << 20
+_CHECKSUM = "checksum"
 
 
 def sha256_of(path: str | Path) -> str:
-    """SHA-256 of a file's bytes, in hexadecimal."""
+    """SHA-256 of a file's bytes, in hexadecimal, in flat memory.
+
+    Raises:
+        OSError: it cannot be read.
+    """
     digest = hashlib.sha256()
     with open(path, "rb") as file:
         while block := file.read(_BLOCK):
@@ -18,50 +24,26 @@ def sha256_of(path: str | Path) -> str:
     return digest.hexdigest()
 
 
-def is_intact(path: Path, sha256: str) -> bool:
-    """Whether a file has the checksum that was noted when it was written.
+def signed(record: dict[str, Any]) -> dict[str, Any]:
+    """A record, as JSON has it, with ``checksum``: the SHA-256 of all the rest of it."""
+    values = json.loads(json.dumps(record))
+    return {**values, _CHECKSUM: _over(values)}
 
-    The file is hashed once; that it was, with its size and time of change, is remembered in a
-    hidden file next to it, where that can be written.
+
+def unsigned(record: dict[str, Any]) -> dict[str, Any]:
+    """What was given to `signed`.
 
     Raises:
-        OSError: the file cannot be read.
+        ValueError: it has no checksum, or another.
     """
-    checked = _checked(path, sha256)
+    values = dict(record)
     try:
-        if _stamp(path).read_text(encoding="utf-8") == checked:
-            return True
-    except (OSError, UnicodeDecodeError):
+        if values.pop(_CHECKSUM, None) == _over(values):
+            return values
+    except RecursionError:
         pass
-    if sha256_of(path) != sha256:
-        return False
-    _remember(path, checked)
-    return True
+    raise ValueError("damaged: its checksum is another")
 
 
-def note_intact(path: Path, sha256: str) -> None:
-    """Remember that a file, as it was just written, has this checksum.
-
-    Raises:
-        OSError: there is no such file.
-    """
-    _remember(path, _checked(path, sha256))
-
-
-def _stamp(path: Path) -> Path:
-    return path.with_name(f".{path.name}.checked")
-
-
-def _checked(path: Path, sha256: str) -> str:
-    found = path.stat()
-    return f"{found.st_size} {found.st_mtime_ns} {sha256}\n"
-
-
-def _remember(path: Path, checked: str) -> None:
-    stamp = _stamp(path)
-    beside = stamp.with_name(f"{stamp.name}.{os.getpid()}")
-    try:
-        beside.write_text(checked, encoding="utf-8")
-        os.replace(beside, stamp)
-    except OSError:
-        pass  # A folder that is read-only is hashed again next time.
+def _over(values: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()

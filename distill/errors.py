@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import sys
@@ -10,6 +11,8 @@ from contextlib import contextmanager
 
 #: Exit status of a command that refuses its input before any work starts.
 EXIT_BAD_INPUT = 2
+#: Errors of a disk that is full, of a quota that is used up, of a file-size limit that is reached.
+FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 
 class InputError(ValueError):
@@ -73,12 +76,20 @@ def one_line_errors() -> Iterator[None]:
     """End the process with one line and `EXIT_BAD_INPUT` on an `InputError`.
 
     Used around a command's main function. The rank that meets the error prints the line with its
-    rank, since on a cluster the file may be missing on one node only. Other exceptions keep their
-    traceback: they are defects, not input.
+    rank, since on a cluster the file may be missing on one node only. So does a disk that is full,
+    wherever that shows. Other exceptions keep their traceback: they are defects, not input.
     """
     try:
         yield
-    except InputError as error:
+    except (InputError, OSError) as error:
+        if isinstance(error, OSError):
+            if error.errno not in FULL:
+                raise
+            error = InputError(
+                f"{error.filename or 'a file that was to be written'}: {error.strerror}",
+                "a disk with room, within quota and limits",
+                "free space and run the same command again",
+            )
         rank, world_size = os.environ.get("RANK", "0"), int(os.environ.get("WORLD_SIZE", "1"))
         if error.rank is None or str(error.rank) == rank:
             where = f" (rank {rank} of {world_size})" if world_size > 1 else ""

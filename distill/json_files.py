@@ -9,6 +9,24 @@ from typing import Any
 from distill.errors import InputError
 
 
+def json_value(text: str) -> Any:
+    """The value of a JSON text.
+
+    Raises:
+        ValueError: no JSON, or nested deeper or with longer numbers than Python reads; its message
+            is made for people.
+    """
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        message = f"{error.msg}, line {error.lineno} column {error.colno}"
+        raise ValueError(message) from error
+    except RecursionError as error:
+        raise ValueError("nested too deeply") from error
+    except ValueError as error:  # What int() says of a number that is too long to convert.
+        raise ValueError("a number of too many digits") from error
+
+
 def parse_json(
     text: str, where: str, expected: str = "JSON", remedy: str = "repair or remove it"
 ) -> Any:
@@ -22,14 +40,9 @@ def parse_json(
             of more digits than Python converts.
     """
     try:
-        return json.loads(text)
-    except json.JSONDecodeError as error:
-        found = f"{where}: {text[:40]!r} ({error.msg}, line {error.lineno} column {error.colno})"
-    except RecursionError:
-        found = f"{where}: nested too deeply"
-    except ValueError:  # What int() says of a number that is too long to convert.
-        found = f"{where}: an integer of thousands of digits"
-    raise InputError(found, expected, remedy)
+        return json_value(text)
+    except ValueError as error:
+        raise InputError(f"{where}: {text[:40]!r} ({error})", expected, remedy) from error
 
 
 def read_json(

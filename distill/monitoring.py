@@ -1,4 +1,4 @@
-"""Shows a run to people: `Curves` in TensorBoard, `Progress` bar, means between log steps.
+"""Shows a run to people: `Curves` in TensorBoard and other trackers, `Progress` bar, running means.
 
 Rank 0 alone writes; other ranks hold the same object and it does nothing.
 """
@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -93,21 +93,47 @@ class Progress:
             self._bar.close()
 
 
+class Tracker(Protocol):
+    """What `Curves` asks of another experiment tracker; accelerate's have it."""
+
+    @property
+    def name(self) -> str:
+        """The tracker's name."""
+
+    def log(self, values: dict, step: int | None = None) -> None:
+        """Take one point of each curve."""
+
+    def finish(self) -> None:
+        """Write or send what is left."""
+
+
 class Curves:
     """TensorBoard scalars and pictures of a training run, written by rank 0.
 
-    A disk that is full or read-only leaves a gap in the curves and does not end the run: that is
-    for the checkpoint to decide.
+    A disk that is full or read-only, or another tracker that fails, leaves a gap in the curves and
+    does not end the run: that is for the checkpoint to decide.
+
+    Args:
+        directory: TensorBoard's.
+        enabled: whether TensorBoard's files are written: on rank 0, where they are wanted.
+        purge_step: points from this step on are hidden, see below.
+        others: trackers that get the scalars, too; none on other ranks.
     """
 
-    def __init__(self, directory: Path, enabled: bool, purge_step: int | None = None) -> None:
-        self._directory, self._enabled = directory, enabled
+    def __init__(
+        self,
+        directory: Path,
+        enabled: bool,
+        purge_step: int | None = None,
+        others: Sequence[Tracker] = (),
+    ) -> None:
+        self._directory, self._enabled, self._others = directory, enabled, others
         # After a resume, points of the steps that are trained again are hidden.
         self._writer = SummaryWriter(str(directory), purge_step=purge_step) if enabled else None
 
     @property
     def enabled(self) -> bool:
-        """Whether anything is written: on rank 0."""
+        """Whether pictures are written: by TensorBoard, on rank 0."""
         return self._enabled
 
     def scalars(self, values: Mapping[str, float], step: int) -> None:
@@ -119,15 +145,21 @@ class Curves:
             writer.flush()
 
         self._try(write)
+        for tracker in self._others:
+            with _gap(tracker):
+                tracker.log(dict(values), step=step)
 
     def image(self, name: str, image_CHW: Tensor, step: int) -> None:
         """Write a picture (3, H, W) with values in [0, 1]."""
         self._try(lambda writer: writer.add_image(name, image_CHW, step))
 
     def close(self) -> None:
-        """Flush and close the event file."""
+        """Flush and close the event file; end the other trackers."""
         if self._writer is not None:
             self._try(lambda writer: writer.close())
+        for tracker in self._others:
+            with _gap(tracker):
+                tracker.finish()
 
     def _try(self, write: Callable[[SummaryWriter], None]) -> None:
         if not self._enabled:
@@ -143,6 +175,15 @@ class Curves:
         except OSError as error:
             self._writer = None
             print(f"curves have a gap: {error}", file=sys.stderr, flush=True)
+
+
+@contextmanager
+def _gap(tracker: Tracker) -> Iterator[None]:
+    """Say what a tracker failed with, and go on."""
+    try:
+        yield
+    except Exception as error:  # Each service has exceptions of its own.
+        print(f"{tracker.name}'s curves have a gap: {error}", file=sys.stderr, flush=True)
 
 
 def stream_figures(drawn: Mapping[str, int], faults: Mapping[str, int]) -> dict[str, float]:

@@ -20,13 +20,14 @@ from accelerate import Accelerator
 from distill.checkpoints.checkpoint import TrainState
 from distill.checkpoints.saver import Saver
 from distill.distributed import collectives
-from distill.distributed.agreement import require_equal
+from distill.distributed.agreement import on_main, require_equal
 from distill.distributed.deepspeed_json import BatchShape
 from distill.distributed.environment import uses_deepspeed
-from distill.distributed.process import end_process, prepare_process
+from distill.distributed.process import end_process, prepare_process, warn_of_crowded_cores
 from distill.distributed.zero import (
     Engines,
     optimizer_state_elements,
+    precision_line,
     resident_elements,
     start_accelerator,
 )
@@ -48,6 +49,7 @@ from distill.training.negatives import build_negatives
 from distill.training.pair_encoding import PairEncoder
 from distill.training.steps import BitextSteps, StepSource
 from distill.training.student_writing import try_to_write, write_student
+from distill.training.trackers import TENSORBOARD, start_trackers
 from distill.training.transport_pictures import PlanPictures
 
 DEFAULT_RECIPE = Path(__file__).resolve().parent.parent / "launch/recipes/demo.yaml"
@@ -74,6 +76,7 @@ def run(recipe: Recipe) -> bool:
     )
     accelerator = start_accelerator(recipe.launch, shape)
     require_equal("recipe", settings_hash(recipe))
+    trackers = on_main(lambda: start_trackers(recipe)) or []
     torch.manual_seed(recipe.seed)
     parts = build_parts(recipe, accelerator)
     if parts.state.step == 0:
@@ -83,8 +86,11 @@ def run(recipe: Recipe) -> bool:
     main, directory = collectives.rank() == 0, recipe.run_directory
     if main:
         save_settings(recipe, directory / "config.yaml")
+        print(precision_line(accelerator, parts.engines, recipe.launch.tf32), flush=True)
+    warn_of_crowded_cores()
     _report_sharding(parts.engines, parts.state)
-    curves = Curves(directory / "tensorboard", main, parts.state.step + 1)
+    on_board = main and TENSORBOARD in recipe.trackers
+    curves = Curves(directory / "tensorboard", on_board, parts.state.step + 1, trackers)
     watchdog = Watchdog(
         directory / "heartbeats",
         collectives.rank(),
@@ -227,7 +233,8 @@ def _say_results(recipe: Recipe, evaluation: RunEvaluation, seconds: float) -> N
     if best.best_step >= 0:
         print(f"best: step {best.best_step}, AP {best.best_value:.4f}: {directory / 'best'}")
     print(f"student: {directory / 'student'}")
-    print(f"curves: tensorboard --logdir {directory / 'tensorboard'}", flush=True)
+    if TENSORBOARD in recipe.trackers:
+        print(f"curves: tensorboard --logdir {directory / 'tensorboard'}", flush=True)
 
 
 def _report_sharding(engines: Engines, state: TrainState) -> None:

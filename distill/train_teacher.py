@@ -180,10 +180,13 @@ def _unfinished(recipe: TeacherRecipe) -> Path:
 def _check_unfinished(recipe: TeacherRecipe) -> None:
     """Refuse to go on with other settings, or start the record of a new training."""
     directory = _unfinished(recipe)
-    stored, given = directory / "config.yaml", plain_settings(recipe)
-    if not checkpoints_in(directory / "checkpoints") or not stored.is_file():
+    given, found = plain_settings(recipe), checkpoints_in(directory / "checkpoints")
+    # The checkpoint's copy is known to be whole.
+    copies = (found[-1] / "config.yaml", directory / "config.yaml") if found else ()
+    stored = next((path for path in copies if path.is_file()), None)
+    if stored is None:
         directory.mkdir(parents=True, exist_ok=True)
-        save_settings(recipe, stored)
+        save_settings(recipe, directory / "config.yaml")
         return
     known, free = read_yaml(stored), {"checkpoint", "launch"}
     changed = [key for key in given if key not in free and given[key] != known.get(key, given[key])]

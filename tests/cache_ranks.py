@@ -38,6 +38,7 @@ class Caches:
         self.encoder, self.num_forwards, self.dies_after = encoder.eval(), 0, dies_after
 
     def _encode(self, tokens):
+        collectives.barrier()  # As the weights of a partitioned teacher are gathered.
         self.num_forwards += 1
         if self.num_forwards == self.dies_after:
             os.kill(os.getpid(), signal.SIGKILL)

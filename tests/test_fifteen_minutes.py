@@ -67,8 +67,8 @@ def test_the_box_finds_what_exact_search_finds(missing, tiny_world, tmp_path):
     assert said[3].splitlines()[-1] == "30 documents"
     found = re.findall("<li>([^<]+)", said[6])
     assert len(found) == 5
-    # Sixty steps teach a random teacher's student little; but what the box finds, without torch and
-    # by int8, is what exact search finds with the same student.
+    # Thirty steps teach a random teacher's student little; but what the box finds, without torch
+    # and by int8, is what exact search finds with the same student.
     query = (tmp_path / "sw-en.tsv").read_text().splitlines()[0].split("\t")[0]
     exact = subprocess.run(
         [

@@ -17,10 +17,11 @@ import yaml
 ROOT = Path(__file__).resolve().parent.parent
 #: What lies at the package's root: what is launched, and what every room may know.
 AT_THE_ROOT = {"__init__", "__main__", "train", "train_teacher"} | {
-    *("checksums", "errors", "json_files", "languages", "monitoring", "tokens"),
+    *("checksums", "disks", "errors", "json_files", "languages", "monitoring", "stamps", "tokens"),
 }
 KNOWN_TO_ALL = {
-    f"distill.{name}" for name in ("checksums", "errors", "json_files", "languages", "tokens")
+    f"distill.{name}"
+    for name in ("checksums", "disks", "errors", "json_files", "languages", "stamps", "tokens")
 }
 
 #: How ranks speak to each other.
@@ -32,6 +33,8 @@ ALLOWED = {
     "data_shards": KNOWN_TO_ALL,
     "distill.checksums": set(),
     "distill.errors": set(),
+    "distill.disks": {"distill.errors"},
+    "distill.stamps": {"distill.checksums", "distill.errors"},
     "distill.json_files": {"distill.errors"},
     "distill.tokens": set(),
     "distill.languages": {"distill.errors"},
@@ -40,7 +43,9 @@ ALLOWED = {
     "distill.lexicons": KNOWN_TO_ALL,
     "distill.survival": KNOWN_TO_ALL,
     "distill.encoders": KNOWN_TO_ALL,
-    "distill.stream": KNOWN_TO_ALL | {"distill.lexicons", "data_shards.format"},
+    "distill.stream": KNOWN_TO_ALL
+    # What lies in a folder of shards, which both rooms check.
+    | {"distill.lexicons", "data_shards.format", "data_shards.token_files"},
     "distill.distributed": KNOWN_TO_ALL | {"distill.encoders.late_interaction", "distill.survival"},
     "distill.checkpoints": KNOWN_TO_ALL | {*RANKS, "distill.monitoring", "distill.survival"},
     "distill.embedding": KNOWN_TO_ALL | {*RANKS, "distill.monitoring"},

@@ -14,6 +14,7 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
+import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from copy import deepcopy
@@ -22,7 +23,6 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
-from safetensors import SafetensorError
 
 from distill.checkpoints.durable import point, sync_path, sync_tree
 from distill.checkpoints.loading import weights_only_loading
@@ -36,6 +36,7 @@ from distill.checkpoints.train_state import (
 )
 from distill.checkpoints.universal import convert
 from distill.checksums import sha256_of
+from distill.disks import disk_problem
 from distill.distributed import collectives
 from distill.distributed.agreement import on_main
 from distill.errors import InputError
@@ -111,13 +112,17 @@ def write_checkpoint(
 def _disk_errors(partial: Path, needed: int) -> Iterator[None]:
     try:
         yield
-    except (OSError, RuntimeError, SafetensorError) as error:
-        full = shutil.disk_usage(partial.parent).free < needed
-        if isinstance(error, RuntimeError) and not full:
+    except InputError:
+        raise
+    except Exception as error:
+        # Libraries have no class of their own for it.
+        problem = disk_problem(error)
+        if problem is None:
             raise
+        full = shutil.disk_usage(partial.parent).free < needed
         shutil.rmtree(partial, ignore_errors=True)
         raise InputError(
-            f"{partial}: {'the disk is full' if full else error}",
+            f"{partial}: {'the disk is full' if full else problem}",
             "a checkpoint that can be written",
             "free space, lower checkpoint.keep_last, or move `runs`; earlier checkpoints are kept",
         ) from error
@@ -135,6 +140,9 @@ def _complete(partial: Path, target: Path, state: TrainState) -> None:
     }
     sync_tree(partial)
     write_state(partial, state, files)
+    for path in partial.rglob("*.safetensors"):
+        # Whoever may read the other files; safetensors has modes of its own.
+        path.chmod(stat.S_IMODE((partial / STATE_FILE).stat().st_mode))
     sync_path(partial / STATE_FILE)
     sync_path(partial)
     os.replace(partial, target)

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from distill.checksums import signed, unsigned
 from distill.errors import InputError
+from distill.json_files import json_value
 
 #: Written last: a directory with it is a checkpoint if the files that it lists are there.
 STATE_FILE = "state.json"
@@ -68,8 +69,7 @@ def write_state(path: Path, state: TrainState, files: dict[str, dict[str, Any]])
     Args:
         files: every other file of the checkpoint → its ``bytes`` and ``sha256``.
     """
-    values = json.loads(json.dumps({**asdict(state), "files": files}))
-    text = json.dumps({**values, "checksum": _checksum(values)}, indent=2)
+    text = json.dumps(signed({**asdict(state), "files": files}), indent=2)
     (path / STATE_FILE).write_text(text + "\n", encoding="utf-8")
 
 
@@ -130,17 +130,7 @@ def _read(path: Path) -> dict[str, Any]:
     Raises:
         OSError, ValueError: it is not there, or not as it was written.
     """
-    text = (path / STATE_FILE).read_text(encoding="utf-8")
-    try:
-        values = json.loads(text)
-    except RecursionError as error:
-        raise ValueError("nested too deep") from error
+    values = json_value((path / STATE_FILE).read_text(encoding="utf-8"))
     if not isinstance(values, dict) or not isinstance(values.get("files"), dict):
         raise ValueError("no list of files")
-    if values.pop("checksum", None) != _checksum(values):
-        raise ValueError("damaged: its checksum is another")
-    return values
-
-
-def _checksum(values: dict[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
+    return unsigned(values)

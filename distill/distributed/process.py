@@ -29,6 +29,32 @@ def prepare_process() -> None:
     warnings.filterwarnings("ignore", message=".*all_gather_into_tensor.*", category=FutureWarning)
 
 
+def warn_of_crowded_cores() -> None:
+    """Say on standard error where threads will wait for each other, as OpenMP's do by spinning.
+
+    A step took twenty times as long on two cores beside other load.
+    """
+    threads = torch.get_num_threads()
+    processes = int(os.environ.get("LOCAL_WORLD_SIZE") or 1)
+    if threads == 1 or int(os.environ.get("LOCAL_RANK") or 0) or not hasattr(os, "getloadavg"):
+        return
+    cores, load = _num_cores(), os.getloadavg()[0]
+    if threads * processes + int(load) > cores:
+        print(
+            f"note: {processes} x {threads} threads on {cores} cores with a load of {load:.1f}; "
+            "if steps are slow, set launch.threads_per_process=1",
+            file=sys.stderr,
+            flush=True,
+        )
+
+
+def _num_cores() -> int:
+    """Cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
 def keep_freed_memory() -> bool:
     """Let malloc keep what is freed, so that a step on CPU faults in no page twice.
 

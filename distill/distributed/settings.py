@@ -47,6 +47,12 @@ class LaunchSettings:
     teacher_deepspeed: Path | None = None
     """DeepSpeed JSON of the frozen teacher (ZeRO stage 3 partitions it); used, and required, when
     launched with DeepSpeed. Default: none."""
+    teacher_precision: Literal["float32", "bfloat16"] = "float32"
+    """Precision of the frozen teacher's weights in a launch without DeepSpeed, whose JSON says it
+    otherwise. Default: float32."""
+    tf32: bool = True
+    """Whether GPUs that have it multiply float32 in the encoders by TF32. Costs, solves and scores
+    are full float32 in any case. Default: true."""
     threads_per_process: int | None = None
     """CPU threads of each process. Default: none, the machine's cores divided by its processes."""
     timeout_seconds: int = 600

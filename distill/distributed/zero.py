@@ -72,6 +72,12 @@ def check_world(launch: LaunchSettings) -> None:
             f"launch.num_processes={world_size}",
         )
     if uses_deepspeed():
+        if launch.teacher_precision != "float32":
+            raise InputError(
+                f"launch.teacher_precision: {launch.teacher_precision} with DeepSpeed",
+                "the precision in the teacher's JSON alone",
+                "set launch.teacher_deepspeed=launch/deepspeed/teacher_zero3_bf16.json",
+            )
         if os.environ.get("ACCELERATE_USE_CPU", "false").lower() == "true":
             raise InputError(
                 "launched with DeepSpeed and --cpu (or use_cpu)",
@@ -109,6 +115,8 @@ def start_accelerator(launch: LaunchSettings, shape: BatchShape) -> Accelerator:
     threads = launch.threads_per_process or max(1, (cores or 1) // local_world_size)
     torch.set_num_threads(threads)
     cpu = not torch.cuda.is_available()
+    if not cpu:
+        torch.set_float32_matmul_precision("high" if launch.tf32 else "highest")
     handlers: list[Any] = []
     if world_size > 1:
         device_type, timeout = "cpu" if cpu else "cuda", timedelta(seconds=launch.timeout_seconds)
@@ -173,18 +181,21 @@ def prepare(
     student: LateInteractionEncoder,
     optimizer: torch.optim.Optimizer,
     load_teacher: Callable[[], LateInteractionEncoder],
+    teacher_precision: str = "float32",
 ) -> Engines:
     """Wrap student and optimizer, then load and wrap the frozen teacher. Collective.
 
     Args:
         load_teacher: called after the teacher's plugin is selected, so that ZeRO-3 partitions the
             weights as they load.
+        teacher_precision: of its weights without DeepSpeed.
     """
     plugins = getattr(accelerator.state, "deepspeed_plugins", None)
     if not plugins:
         # DDP reduces gradients over ranks; a model on one process needs no wrapper.
         wrapped, prepared = accelerator.prepare(student, optimizer)
-        teacher = load_teacher().to(accelerator.device).eval().requires_grad_(False)
+        dtype = getattr(torch, teacher_precision)
+        teacher = load_teacher().to(accelerator.device, dtype).eval().requires_grad_(False)
         return Engines(wrapped, teacher, prepared, None)
     if plugins["student"].zero_stage == 0:
         refuse_non_finite_steps(optimizer)
@@ -210,6 +221,21 @@ def engine_grad_norm(engine: Any) -> float:
         return float("inf")
     norm = engine.get_global_grad_norm()
     return 0.0 if norm is None else float(norm)
+
+
+def precision_line(accelerator: Accelerator, engines: Engines, tf32: bool) -> str:
+    """What is computed in which precision, as a line for the log."""
+    student, teacher = (
+        str(next(module.parameters()).dtype).removeprefix("torch.")
+        for module in (engines.student, engines.teacher)
+    )
+    if student == "float32" and accelerator.mixed_precision != "no":
+        student = f"float32 under {accelerator.mixed_precision} autocast"
+    by = "TF32" if tf32 and accelerator.device.type == "cuda" else "float32"
+    return (
+        f"precision: student {student}, teacher {teacher}, their float32 products by {by}; "
+        "costs, solves and scores full float32"
+    )
 
 
 def is_partitioned(module: nn.Module) -> bool:

@@ -29,7 +29,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from distill.checksums import is_intact, note_intact
+from distill.checksums import signed, unsigned
+from distill.json_files import read_json
+from distill.stamps import is_intact, note_intact
 
 #: Of a text: the bits that are searched, and those that tell apart what shares them.
 IDENTITY = np.dtype([("hash", "<u8"), ("check", "<u4")])
@@ -173,12 +175,12 @@ def write_segment(
     with _Unfinished(directory, ".vectors") as vectors, _Unfinished(directory, ".index") as index:
         record["vectors"] = vectors.write(raw())
         record["index"] = index.write([texts["hash"][order].tobytes(), places.tobytes()])
-        record["checksum"] = _checksum(record)
-        description = directory / f"{record['checksum'][:24]}.json"
+        whole = signed(record)
+        description = directory / f"{whole['checksum'][:24]}.json"
         vectors.name(description.with_suffix(".vectors"), record["vectors"])
         index.name(description.with_suffix(".index"), record["index"])
         with _Unfinished(directory, ".json") as written:
-            written.write([json.dumps(record).encode()])
+            written.write([json.dumps(whole).encode()])
             written.name(description)
     return description
 
@@ -190,11 +192,10 @@ def open_segment(description: Path, key: str) -> Segment:
         FileNotFoundError: its description is gone, as that of a merged segment.
         DamagedSegmentError: files or record are not what was written.
     """
-    content = description.read_bytes()
+    description.stat()
     try:
-        record = json.loads(content)
-        checksum = record.pop("checksum")
-        if checksum != _checksum(record) or record["key"] != key:
+        record = unsigned(read_json(description, dict))
+        if record["key"] != key:
             raise DamagedSegmentError(description)
         for name in ("vectors", "index"):
             if not is_intact(description.with_suffix(f".{name}"), record[name]):
@@ -208,7 +209,7 @@ def open_segment(description: Path, key: str) -> Segment:
             _RAW[dtype.itemsize][0],
             (num_tokens, record["dimension"]),
         )
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise DamagedSegmentError(description) from error
     places = index[num_texts:].view("<u4").reshape(-1, 2)
     return Segment(
@@ -230,10 +231,6 @@ def _mapped(path: Path, dtype: np.dtype, shape: tuple[int, ...]) -> np.ndarray:
         return np.zeros(shape, dtype=dtype)
     # Copy-on-write, because torch has no read-only tensors; nothing writes to it.
     return np.asarray(np.memmap(path, dtype=dtype, mode="c", shape=shape))
-
-
-def _checksum(record: dict[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()
 
 
 class _Unfinished:

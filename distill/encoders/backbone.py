@@ -23,10 +23,12 @@ from transformers import (
     AttentionMaskInterface,
     AutoConfig,
     AutoModel,
+    AutoModelForTextEncoding,
     AutoTokenizer,
 )
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
+from transformers.models.auto.modeling_auto import MODEL_FOR_TEXT_ENCODING_MAPPING
 from transformers.utils import logging as transformers_logging
 
 from distill.encoders.settings import NO_LIMIT, TextSettings
@@ -37,6 +39,7 @@ _BROKEN_FILES = (
     *(OSError, ValueError, KeyError, TypeError, AttributeError, IndexError, ImportError),
     *(RuntimeError, AssertionError, SafetensorError, StrictDataclassError, ZeroDivisionError),
 )
+_WITH_DECODERS = {"t5", "mt5", "umt5"}
 #: Kinds whose positions are counted from behind the padding token's (fairseq's convention).
 _COUNTED_FROM_PADDING = {
     *("camembert", "data2vec-text", "esm", "ibert", "lilt", "longformer", "luke", "markuplm"),
@@ -130,8 +133,9 @@ def load_backbone(directory: Path) -> tuple[Any, list[str]]:
     Raises:
         InputError: its files cannot be read, or lack some of its weights.
     """
+    kind = _kind_of(load_config(directory), directory)
     with foreign_files(directory), quiet_transformers():
-        backbone, report = AutoModel.from_pretrained(
+        backbone, report = kind.from_pretrained(
             directory,
             local_files_only=True,
             trust_remote_code=False,
@@ -152,6 +156,19 @@ def load_backbone(directory: Path) -> tuple[Any, list[str]]:
     if backbone.config._attn_implementation == "sdpa":
         backbone.set_attn_implementation(_ALWAYS_MASKED)
     return backbone, sorted(report["unexpected_keys"])
+
+
+def _kind_of(config: Any, directory: Path) -> Any:
+    """What loads a text encoder: of models that translate, T5's kin have it by itself."""
+    if type(config) in MODEL_FOR_TEXT_ENCODING_MAPPING and config.model_type in _WITH_DECODERS:
+        return AutoModelForTextEncoding
+    if getattr(config, "is_encoder_decoder", False):
+        raise InputError(
+            f"model {directory}: {config.model_type}, an encoder with a decoder",
+            "an encoder of text, or a model of T5's kin, whose encoder is taken",
+            "use a model such as XLM-R, or mT5",
+        )
+    return AutoModel
 
 
 @contextmanager

@@ -36,6 +36,7 @@ from distill.encoders.markers import add_markers, own_settings
 from distill.encoders.modules import read_modules
 from distill.encoders.projection import fresh_projection, identity_projection, read_projection
 from distill.encoders.settings import PLAIN_TEXT, TextSettings
+from distill.encoders.sums import check_sums, write_sums
 from distill.encoders.text import TextEncoder
 from distill.errors import InputError
 
@@ -100,7 +101,9 @@ def load_encoder(
         InputError: `source` is no model, or its files cannot be read.
     """
     check_model_source(source, "model", allow_downloads)
-    layout = read_layout(local_directory(source, allow_downloads))
+    directory = local_directory(source, allow_downloads)
+    check_sums(directory)
+    layout = read_layout(directory)
     tokenizer = load_tokenizer(layout.transformer, layout.lower_case)
     backbone, others = load_backbone(layout.transformer)
     hidden = backbone.config.hidden_size
@@ -220,6 +223,7 @@ def save_encoder(
             "default_prompt_name": None,
         },
     )
+    write_sums(directory)
 
 
 def _write_json(path: Path, value: dict[str, Any]) -> None:

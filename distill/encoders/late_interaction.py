@@ -5,6 +5,9 @@ Shapes: B texts, N tokens, H hidden width, D embedding dimension.
 
 from __future__ import annotations
 
+import operator
+from contextlib import suppress
+
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -60,16 +63,32 @@ def freeze(module: nn.Module, *, embeddings: bool, num_layers: int) -> None:
     if embeddings:
         module.get_input_embeddings().weight.requires_grad_(False)  # type: ignore[operator]
     if num_layers:
-        layers = getattr(getattr(module, "encoder", None), "layer", None)
-        if layers is None or len(layers) < num_layers:
-            found = "no encoder.layer list" if layers is None else f"{len(layers)} layers"
+        layers = _layers(module)
+        if layers is None:
+            kind = getattr(getattr(module, "config", None), "model_type", type(module).__name__)
             raise InputError(
-                f"student.freeze_layers: {num_layers}",
-                f"at most the backbone's {found}",
-                "lower it",
+                f"student.freeze_layers: {num_layers}, with a {kind} backbone",
+                f"one whose layers are in {', '.join(_LAYERS)}",
+                "set student.freeze_layers=0",
             )
+        if len(layers) < num_layers:
+            expected = f"at most the backbone's {len(layers)} layers"
+            raise InputError(f"student.freeze_layers: {num_layers}", expected, "lower it")
         for layer in layers[:num_layers]:
             layer.requires_grad_(False)
+
+
+# Where architectures keep their layers: BERT and its kin, DistilBERT, ModernBERT, T5.
+_LAYERS = ("encoder.layer", "transformer.layer", "layers", "encoder.layers", "encoder.block")
+
+
+def _layers(module: nn.Module) -> nn.ModuleList | None:
+    for name in _LAYERS:
+        with suppress(AttributeError):
+            layers = operator.attrgetter(name)(module)
+            if isinstance(layers, nn.ModuleList):
+                return layers
+    return None
 
 
 def num_parameters(module: nn.Module) -> tuple[int, int]:

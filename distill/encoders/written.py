@@ -12,6 +12,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
+from distill.disks import disk_problem
 from distill.encoders.directory import save_encoder
 from distill.encoders.late_interaction import LateInteractionEncoder
 from distill.encoders.text import TextEncoder
@@ -38,10 +39,16 @@ def write_encoder(
         save_encoder(partial, encoder, text, weights)
         shutil.rmtree(directory, ignore_errors=True)
         os.replace(partial, directory)
-    except (OSError, SafetensorError) as error:
+    except InputError:
+        raise
+    except Exception as error:
+        # Libraries have no class of their own for it.
+        problem = disk_problem(error)
         shutil.rmtree(partial, ignore_errors=True)
+        if problem is None:
+            raise
         raise InputError(
-            f"{directory}: {getattr(error, 'strerror', None) or error}",
+            f"{directory}: {problem}",
             "a disk that the model can be written to",
             "free space and run the same command again: it goes on from its last checkpoint",
         ) from error

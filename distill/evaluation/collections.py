@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
@@ -65,6 +67,14 @@ class Collection:
     def pairs(self) -> list[str]:
         """The language pairs that have queries, in the collection's order."""
         return list(self.queries)
+
+    def fingerprint(self) -> str:
+        """SHA-256 of everything that a run's figures depend on; equal where those would be."""
+        parts = (self.documents, self.queries, self.qrels, self.english_queries)
+        digest = hashlib.sha256(json.dumps(parts).encode())
+        pools = {pair: sorted(ids) for pair, ids in self.pools.items()}
+        digest.update(json.dumps([pools, self.measures, self.without_own]).encode())
+        return digest.hexdigest()
 
     def judged_queries(self, pair: str) -> Texts:
         """The queries of `pair` that have judgments: those trec_eval counts."""

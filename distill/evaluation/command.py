@@ -5,12 +5,13 @@ from __future__ import annotations
 import argparse
 import os
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 
 from distill.distributed import collectives
+from distill.distributed.agreement import require_equal
 from distill.errors import InputError, printable
 from distill.evaluation import arguments
 from distill.evaluation.collection_loading import load_collection
@@ -37,8 +38,8 @@ from distill.evaluation.systems import (
 )
 from distill.lexicons.model1 import learn_lexicon
 
-if TYPE_CHECKING:
-    pass
+#: Seconds that a collective waits for a rank.
+_TIMEOUT_SECONDS = 600
 
 
 def evaluate(options: argparse.Namespace) -> None:
@@ -64,6 +65,8 @@ def evaluate(options: argparse.Namespace) -> None:
         )
         for path in options.collections
     ]
+    for collection in collections:
+        require_equal(f"collection {collection.name}", collection.fingerprint())
     teacher, students = load_encoders(options)
     for collection in collections:
         _evaluate_collection(options, collection, teacher, students)
@@ -87,10 +90,8 @@ def _check_options(options: argparse.Namespace) -> None:
 
 def _join_processes() -> None:
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        from accelerate import PartialState
-
-        # On CPU each process would take itself for a world of one unless the backend is named.
-        PartialState(backend="nccl" if torch.cuda.is_available() else "gloo")
+        device_type = "cuda" if torch.cuda.is_available() else "cpu"
+        collectives.connect(device_type, timedelta(seconds=_TIMEOUT_SECONDS))
 
 
 def _evaluate_collection(

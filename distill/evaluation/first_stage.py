@@ -11,8 +11,7 @@ import numpy as np
 from distill.errors import InputError
 from distill.evaluation.collections import Collection, Texts
 from distill.evaluation.runs import Ranking, Run, tie_order
-from distill.evaluation.unspaced import terms
-from distill.lexicons.words import words
+from distill.lexicons.words import terms
 
 #: One query: (term, weight); a weight of 1 per occurrence is plain BM25.
 WeightedWords = Sequence[tuple[str, float]]
@@ -34,7 +33,7 @@ class BM25Index:
         bm25s = import_bm25s()
         identifiers = list(documents)
         self.document_ids = [identifiers[i] for i in tie_order(identifiers)]
-        tokens = [_terms(documents[document]) for document in self.document_ids]
+        tokens = [terms(documents[document]) for document in self.document_ids]
         if not any(tokens):
             raise InputError("documents without a word", "text to index", "check the documents")
         self._index = bm25s.BM25(k1=k1, b=b, method="lucene")
@@ -61,12 +60,7 @@ class BM25Index:
 
 def plain_query(text: str) -> WeightedWords:
     """A text's terms, each with weight 1."""
-    return [(term, 1.0) for term in _terms(text)]
-
-
-def _terms(text: str) -> list[str]:
-    """Words, and pairs of characters where a script does not tell its words apart."""
-    return [term for word in words(text) for term in terms(word)]
+    return [(term, 1.0) for term in terms(text)]
 
 
 def bm25_runs(

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from distill.errors import InputError
-from distill.evaluation.unspaced import units
+from distill.lexicons.unspaced import units
 
 
 @dataclass(frozen=True)

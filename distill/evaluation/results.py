@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
+from distill.disks import replacing
 from distill.errors import InputError
 from distill.evaluation.measures import PerQuery
 from distill.evaluation.readers.lines import read_lines
@@ -42,10 +42,13 @@ def write_results(path: Path, results: list[Result]) -> None:
 
 
 def replace_text(path: Path, text: str) -> None:
-    """Write a file at once: a reader sees the old one or the new one, a link keeps the old."""
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(text, encoding="utf-8")
-    os.replace(partial, path)
+    """Write a file at once: a reader sees the old one or the new one, a link keeps the old.
+
+    Raises:
+        InputError: the disk is full or cannot be written to.
+    """
+    with replacing(path) as partial:
+        partial.write_text(text, encoding="utf-8")
 
 
 def read_results(path: Path) -> list[Result]:

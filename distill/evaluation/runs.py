@@ -7,13 +7,13 @@ its file and its measures never disagree.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from distill.disks import replacing
 from distill.errors import InputError
 from distill.evaluation.collections import Collection
 from distill.evaluation.readers.lines import read_lines
@@ -66,9 +66,11 @@ def write_run(path: Path, run: Mapping[str, Ranking], tag: str) -> None:
     """Write a run file: ``query Q0 document rank score tag``, atomically.
 
     Scores are written with nine digits, which give the same single precision number when read.
+
+    Raises:
+        InputError: the disk is full or cannot be written to.
     """
-    partial = path.with_name(path.name + ".partial")
-    with partial.open("w", encoding="utf-8") as file:
+    with replacing(path) as partial, partial.open("w", encoding="utf-8") as file:
         for query, ranking in run.items():
             file.write(
                 "".join(
@@ -78,7 +80,6 @@ def write_run(path: Path, run: Mapping[str, Ranking], tag: str) -> None:
                     )
                 )
             )
-    os.replace(partial, path)
 
 
 def read_run(path: Path, may_be_empty: bool = False) -> Run:

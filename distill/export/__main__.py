@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,9 +10,11 @@ from typing import Any
 
 import yaml
 
+from distill.checksums import unsigned
 from distill.distributed.process import prepare_process
 from distill.errors import InputError, one_line_errors
 from distill.export.engines.command import add_arguments, check_arguments, export_for_engine
+from distill.json_files import read_json
 from distill.recipe.files import load_settings, plain_settings
 from distill.recipe.recipe import Recipe
 
@@ -80,23 +81,29 @@ def _student(run: Path, which: str) -> Path:
     source = run / which
     if not (run / "config.yaml").is_file() or not (source / "config.json").is_file():
         others = [name for name in ("student", "best") if (run / name).is_dir()]
+        remedy = f"add --which {others[0]}" if others else "let the run finish, or correct the path"
+        if not others and any(run.glob("checkpoints/step-*")):
+            remedy = "start the run again: best/ comes with an evaluation, student/ at the end"
         raise InputError(
             f"{run}: no {which}/ beside a config.yaml",
             "the directory of a finished training run",
-            f"add --which {others[0]}" if others else "let the run finish, or correct the path",
+            remedy,
         )
     return source
 
 
 def _best_step(run: Path) -> int | None:
     """The step whose student is in ``best/``, from the run's last checkpoint."""
-    states = sorted(
-        run.glob("checkpoints/step-*/state.json"), key=lambda path: path.stat().st_mtime
-    )
-    if not states:
-        return None
-    best = json.loads(states[-1].read_text(encoding="utf-8")).get("best") or {}
-    return best.get("best_step")
+    # Not by time: clocks go back, and copies have times of their own.
+    steps = [path for path in run.glob("checkpoints/step-*") if path.name[5:].isdecimal()]
+    for path in sorted(steps, key=lambda path: int(path.name[5:]), reverse=True):
+        try:
+            return (unsigned(read_json(path / "state.json", dict)).get("best") or {}).get(
+                "best_step"
+            )
+        except ValueError:
+            continue  # Damaged; the one before says it too.
+    return None
 
 
 def portable(value: Any) -> Any:

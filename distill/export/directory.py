@@ -19,6 +19,7 @@ from safetensors.torch import load_file, save_file
 from distill.encoders.directory import save_encoder
 from distill.encoders.late_interaction import LateInteractionEncoder
 from distill.encoders.layouts import STANFORD_FILE
+from distill.encoders.sums import write_sums
 from distill.encoders.text import TextEncoder
 
 #: What transformers notes about this load of the tokenizer, and nobody else's.
@@ -53,6 +54,7 @@ def write_directory(
     for key in _OWN_KEYS:
         tokenizer.pop(key, None)
     _write(output / "tokenizer_config.json", tokenizer)
+    write_sums(output)
 
 
 def stanford_metadata(
@@ -86,7 +88,6 @@ def _write_weights(output: Path, encoder: LateInteractionEncoder) -> None:
     named = {f"{prefix}.{key}": value for key, value in state.items()}
     named["linear.weight"] = encoder.projection.weight.detach().float().cpu().contiguous()
     save_file(named, output / "model.safetensors", metadata={"format": "pt"})
-    (output / "model.safetensors").chmod(0o644)
 
 
 def _read(path: Path) -> dict[str, Any]:

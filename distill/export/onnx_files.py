@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from distill.encoders.late_interaction import LateInteractionEncoder
+from distill.encoders.sums import write_sums
 from distill.encoders.text import TextEncoder
 from distill.errors import InputError
 from distill.export.check import SAMPLE_TEXTS, ExportCheckError
@@ -90,6 +91,7 @@ def write_onnx(output: Path, encoder: LateInteractionEncoder, text: TextEncoder)
     # unsigned: signed products overflow on processors without VNNI.
     quantize_dynamic(path, small, weight_type=QuantType.QUInt8, per_channel=True)
     _write_reader(folder, text)
+    write_sums(folder)
     exact = _deviation(path, encoder, text)
     if exact[0] > _TOLERANCE:
         raise ExportCheckError(f"{path}: coordinates deviate from torch by {exact[0]:.1e}")

@@ -12,6 +12,7 @@ Shapes: B queries, N tokens, D dimension.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -33,10 +34,15 @@ class QueryEncoder:
 
     Raises:
         FileNotFoundError: a file is not there.
+        ValueError: a file is not as it was written.
     """
 
     def __init__(self, folder: str | Path, int8: bool = True, num_threads: int = 0) -> None:
         folder = Path(folder)
+        model = folder / ("model_int8.onnx" if int8 else "model.onnx")
+        if not model.is_file():
+            raise FileNotFoundError(model)
+        _check_sums(folder, ("query_encoder.json", "tokenizer.json", model.name))
         self._settings: dict[str, Any] = json.loads(
             (folder / "query_encoder.json").read_text(encoding="utf-8")
         )
@@ -47,9 +53,6 @@ class QueryEncoder:
         self._tokenizer.enable_truncation(max_length=room)
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = num_threads
-        model = folder / ("model_int8.onnx" if int8 else "model.onnx")
-        if not model.is_file():
-            raise FileNotFoundError(model)
         self._session = onnxruntime.InferenceSession(
             str(model), options, providers=["CPUExecutionProvider"]
         )
@@ -82,3 +85,11 @@ class QueryEncoder:
         ids = self._tokenizer.encode(self._settings["query_prompt"] + query).ids
         marker = self._settings["marker_id"]
         return ids if marker is None else [*ids[:1], marker, *ids[1:]]
+
+
+def _check_sums(folder: Path, names: Sequence[str]) -> None:
+    sums = folder / "SHA256SUMS"
+    noted = sums.read_text(encoding="utf-8").splitlines() if sums.is_file() else []
+    for name in names if noted else ():
+        if f"{hashlib.sha256((folder / name).read_bytes()).hexdigest()}  {name}" not in noted:
+            raise ValueError(f"{folder / name}: not as it was written; copy the folder again")

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-import json
+import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
-from distill.labelled.lines import LineFile, Texts
+from distill.errors import InputError
+from distill.json_files import json_value
+from distill.labelled.lines import LineFile, Texts, UnknownIdError
 from distill.labelled.settings import LabelledSettings
+
+#: Examples that a rank reads before the first step; some seconds.
+_MOST_CHECKED = 200_000
 
 
 @dataclass(frozen=True)
@@ -38,6 +43,16 @@ class Examples(ABC):
     @abstractmethod
     def identity(self) -> str:
         """Tells sets of examples apart."""
+
+    def check(self, rank: int, world_size: int) -> None:
+        """Read this rank's share of the examples; of more than `_MOST_CHECKED`, evenly spread ones.
+
+        Raises:
+            InputError: one cannot be used.
+        """
+        mine = range(rank, len(self), world_size)
+        for number in mine[:: -(-len(mine) // _MOST_CHECKED) or 1]:
+            self[number]
 
 
 def read_labelled_examples(settings: LabelledSettings) -> Examples:
@@ -119,14 +134,19 @@ class Scores(Examples):
     def _parsed(self, number: int) -> tuple[str, list[tuple[str, float]]]:
         expected = "[query id, [passage id, score], …]"
         try:
-            line = json.loads(self._lines[number])
+            line = json_value(self._lines[number])
             if isinstance(line, dict):
                 pairs = list(zip(line["document_ids"], line["scores"], strict=True))
                 query = line["query_id"]
             else:
                 query, *pairs = line
-            return str(query), [(str(passage), float(score)) for passage, score in pairs]
-        except (json.JSONDecodeError, KeyError, TypeError, ValueError) as error:
+            scored = [(str(passage), float(score)) for passage, score in pairs]
+            if not all(math.isfinite(score) for _, score in scored):
+                raise ValueError("a score that is not finite")
+            return str(query), scored
+        except InputError:
+            raise
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise self._lines.fault(number, f"{type(error).__name__}: {error}", expected) from error
 
     @property
@@ -150,12 +170,25 @@ class Judgments(Examples):
         self._relevant: list[tuple[str, str]] = []
         for number in range(len(lines)):
             columns = lines[number].split()
-            if len(columns) not in (3, 4) or not columns[-1].lstrip("-").isdigit():
+            relevance = _integer(columns[-1]) if len(columns) in (3, 4) else None
+            if relevance is None:
+                if number == 0 and self._is_header(columns):
+                    continue
                 raise lines.fault(number, repr(lines[number][:60]), "query, passage, relevance")
-            if int(columns[-1]) > 0:
+            if relevance > 0:
                 self._relevant.append((columns[0], columns[-2]))
         if not self._relevant:
             raise lines.fault(0, "no relevant passage", "a relevance above 0 somewhere")
+
+    def _is_header(self, columns: list[str]) -> bool:
+        """Whether a first line names the columns: no query of it has a text."""
+        if len(columns) not in (3, 4) or any(each.isdecimal() for each in columns):
+            return False
+        try:
+            self._texts[0][columns[0]]
+        except UnknownIdError:
+            return True
+        return False
 
     def __len__(self) -> int:
         return len(self._relevant)
@@ -167,3 +200,10 @@ class Judgments(Examples):
     @property
     def identity(self) -> str:
         return f"judgments {len(self)} {self._size}"
+
+
+def _integer(text: str) -> int | None:
+    try:
+        return int(text)
+    except ValueError:
+        return None

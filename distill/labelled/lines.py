@@ -38,6 +38,9 @@ class LineFile:
         self._ends = self._line_ends()
         if not len(self._ends):
             raise InputError(f"{path}: empty", "a line for each example", "check the file")
+        # An editor's empty lines at the end are no examples.
+        while len(self._ends) > 1 and not self[len(self._ends) - 1].strip():
+            self._ends = self._ends[:-1]
 
     def _line_ends(self) -> np.ndarray:
         ends, offset, last = [], 0, 10
@@ -60,7 +63,8 @@ class LineFile:
         start = int(self._ends[number - 1]) if number else 0
         content = os.pread(self._descriptor, int(self._ends[number]) - start, start)
         try:
-            return content.decode("utf-8").rstrip("\r\n")
+            # Programs of Windows begin a file with a byte order mark.
+            return content.decode("utf-8" if number else "utf-8-sig").rstrip("\r\n")
         except UnicodeDecodeError as error:
             raise self.fault(number, "not UTF-8", "text in UTF-8") from error
 
@@ -72,6 +76,10 @@ class LineFile:
     def size(self) -> int:
         """Bytes of the file."""
         return int(self._ends[-1])
+
+
+class UnknownIdError(InputError):
+    """A label names an id that has no text."""
 
 
 class Texts:
@@ -103,14 +111,14 @@ class Texts:
         """The text of an id.
 
         Raises:
-            InputError: there is none.
+            UnknownIdError: there is none.
         """
         place = int(np.searchsorted(self._codes, np.uint64(_code(identifier))))
         if place < len(self._codes):
             found, _, text = self._lines[int(self._order[place])].partition("\t")
             if found == identifier:
                 return text
-        raise InputError(
+        raise UnknownIdError(
             f"{self._lines.path}: no id {identifier!r}",
             "a text for each id of the labels",
             "use the files that belong together",

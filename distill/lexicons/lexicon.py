@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from distill.disks import replacing
 from distill.errors import InputError
 from distill.lexicons.words import words
 
@@ -67,11 +68,10 @@ def write_lexicon(lexicon: Lexicon, path: Path) -> None:
         for source, options in sorted(lexicon.translations.items())
         for target, probability in options
     ]
-    partial = path.with_name(path.name + ".partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_text("".join(lines), encoding="utf-8")
-        partial.replace(path)
+        with replacing(path, "free space, or choose another folder") as partial:
+            partial.write_text("".join(lines), encoding="utf-8")
     except OSError as error:
         raise InputError(
             f"{path}: {error.strerror}", "a folder that can be written", "choose another"

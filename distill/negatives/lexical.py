@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from distill.evaluation.first_stage import import_bm25s
-from distill.lexicons.words import words
+from distill.lexicons.words import terms
 from distill.negatives.selection import Mined, choose, collect
 from distill.negatives.sentences import Sentences
 from distill.negatives.settings import NegativeSettings
@@ -28,14 +28,14 @@ class LexicalMiner:
         self._sentences, self._settings = sentences, settings
         # Anserini's parameters, as in the evaluation's baselines.
         self._index = import_bm25s().BM25(k1=0.9, b=0.4, method="lucene")
-        self._index.index([words(text) for text in sentences.texts], show_progress=False)
+        self._index.index([terms(text) for text in sentences.texts], show_progress=False)
 
     def mine(self, numbers: Sequence[int]) -> Mined:
         """Negatives of the sentences `numbers`; each sentence's are its own function."""
         return collect([self._of(number) for number in numbers], self._settings)
 
     def _of(self, number: int) -> tuple[np.ndarray, np.ndarray, float]:
-        query = words(self._sentences.texts[number])
+        query = terms(self._sentences.texts[number])
         if not query:
             return np.empty(0, dtype=np.int64), np.empty(0), 0.0
         scores = self._index.get_scores(query)

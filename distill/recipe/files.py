@@ -19,6 +19,7 @@ from typing import Any, TypeVar
 import yaml
 from pydantic import TypeAdapter, ValidationError
 
+from distill.disks import replacing
 from distill.errors import InputError
 from distill.stream.places import redacted
 
@@ -63,9 +64,14 @@ def load_settings(
 
 
 def save_settings(settings: Any, path: Path) -> None:
-    """Write settings as YAML that `load_settings` reads back, from any directory."""
+    """Write settings as YAML that `load_settings` reads back, from any directory, at once.
+
+    Raises:
+        InputError: the disk is full or cannot be written to.
+    """
     text = yaml.safe_dump(shown_settings(settings), sort_keys=False, allow_unicode=True)
-    path.write_text(text, encoding="utf-8")
+    with replacing(path) as partial:
+        partial.write_text(text, encoding="utf-8")
 
 
 def plain_settings(settings: Any) -> dict[str, Any]:
@@ -86,6 +92,12 @@ def shown_settings(settings: Any) -> dict[str, Any]:
     return plain
 
 
+# libyaml's, which limits how deep a file is nested; Python's takes seconds to meet its own limit.
+_SAFE = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+# Besides its own errors: no UTF-8, integers of thousands of digits, tags on what they do not fit.
+_NO_YAML = (yaml.YAMLError, ValueError, LookupError, AttributeError, TypeError)
+
+
 def settings_hash(settings: Any) -> str:
     """Identity of settings."""
     text = json.dumps(plain_settings(settings), sort_keys=True)
@@ -99,12 +111,15 @@ def read_yaml(path: Path) -> dict[str, Any]:
         InputError: the file cannot be read or holds no mapping.
     """
     try:
-        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+        tree = yaml.load(path.read_text(encoding="utf-8"), Loader=_SAFE)
     except OSError as error:
         raise InputError(
             f"recipe {path}: {error.strerror}", "a readable YAML file", "check the path"
         ) from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except RecursionError as error:
+        found = f"recipe {path}: nested too deeply"
+        raise InputError(found, "YAML of a few levels", "correct it") from error
+    except _NO_YAML as error:
         raise InputError(f"recipe {path}: {error}", "YAML in UTF-8", "correct that line") from error
     if tree is None:
         return {}
@@ -122,8 +137,8 @@ def _parse_override(text: str) -> dict[str, Any]:
             f"argument {text!r}", "key=value", "write for example optimizer.learning_rate=5e-5"
         )
     try:
-        parsed = yaml.safe_load(value)
-    except yaml.YAMLError as error:
+        parsed = yaml.load(value, Loader=_SAFE)
+    except (*_NO_YAML, RecursionError) as error:
         raise InputError(f"override {text!r}: {error}", "a YAML value", "quote it") from error
     tree: Any = parsed
     for part in reversed(key.split(".")):

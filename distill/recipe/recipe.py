@@ -57,10 +57,14 @@ class Recipe:
     max_steps: int = 400
     """Optimizer steps of the run. Default: 400."""
     log_every_steps: int = 10
-    """Steps between lines in TensorBoard and, off a terminal, on the screen. Default: 10."""
+    """Steps between lines in the trackers and, off a terminal, on the screen. Default: 10."""
     picture_every_steps: int = 100
     """Steps between pictures of a pair's transport plan in TensorBoard; 0 for none. Default:
     100."""
+    trackers: tuple[str, ...] = ("tensorboard",)
+    """Where curves go: tensorboard, and by name accelerate's other trackers, such as wandb, where
+    their package is installed; these get scalars and the recipe, no pictures. Default: tensorboard.
+    """
     data: DataSettings
     """Shards, mixing and batches."""
     student: StudentSettings = field(default_factory=StudentSettings)
@@ -84,6 +88,10 @@ class Recipe:
         require_above(0, "max_steps", self.max_steps)
         require_above(0, "log_every_steps", self.log_every_steps)
         require_at_least(0, "picture_every_steps", self.picture_every_steps)
+        if len(set(self.trackers)) < len(self.trackers):
+            raise InputError(
+                f"trackers: {', '.join(self.trackers)}", "each tracker once", "drop the repeat"
+            )
         if not self.name or "/" in self.name or self.name.startswith("."):
             raise InputError(f"name: {self.name!r}", "a plain directory name", "choose another")
         if not self.pairs:

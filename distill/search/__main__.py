@@ -5,7 +5,9 @@ from __future__ import annotations
 import argparse
 import json
 import re
+import signal
 import sys
+import threading
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,8 +17,10 @@ from distill.errors import InputError, one_line_errors, printable
 from distill.languages import parse_pair
 from distill.recipe.files import load_settings
 from distill.recipe.recipe import Recipe
+from distill.search.query_queue import QUEUE_SIZE
 
 if TYPE_CHECKING:
+    from distill.search.page import PageServer
     from distill.search.searcher import Hit, Searcher
 
 #: Controls that JSON leaves as they are, and some terminals act on.
@@ -48,6 +52,13 @@ def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
     add("--serve", action="store_true", help="a web page instead of the terminal")
     add("--host", default="127.0.0.1", help="address to serve on (default: this machine only)")
     add("--port", type=int, default=8080, help="port to serve on; 0 for any")
+    add(
+        "--queue",
+        type=int,
+        default=QUEUE_SIZE,
+        metavar="N",
+        help=f"queries that may wait for --serve's answer (default {QUEUE_SIZE}); more get a 503",
+    )
     return parser.parse_intermixed_args(arguments)
 
 
@@ -90,6 +101,8 @@ def build_searcher(options: argparse.Namespace) -> tuple[Searcher, list[str]]:
 
     if options.depth < 1:
         raise InputError(f"--depth {options.depth}", "1 or more", "raise it")
+    if options.queue < 1:
+        raise InputError(f"--queue {options.queue}", "1 or more", "raise it")
     if options.engine == "plaid":
         require_pylate()
     passages = None
@@ -116,7 +129,9 @@ def run(options: argparse.Namespace) -> None:
     """Search in the terminal, or serve the page until interrupted."""
     searcher, languages = build_searcher(options)
     if options.serve:
-        _serve(searcher, languages, options.host, options.port)
+        from distill.search.page import make_server
+
+        serve(make_server(searcher, languages, options.host, options.port, options.queue))
         return
     if options.language and "" in searcher.students and options.language not in languages:
         print(f"note: the student was trained for {', '.join(languages)}", file=sys.stderr)
@@ -160,18 +175,27 @@ def format_hit(hit: Hit, colours: bool) -> str:
     return f"{hit.rank:>3}  {hit.score:7.3f}  {dim}{printable(hit.name)}{end}  {text}"
 
 
-def _serve(searcher: Searcher, languages: list[str], host: str, port: int) -> None:
-    from distill.search.page import make_server
+def serve(server: PageServer) -> None:
+    """Serve until SIGINT or SIGTERM, then answer what was accepted; a second signal ends at once.
 
-    server = make_server(searcher, languages, host, port)
+    Call it in the main thread, which alone gets signals.
+    """
+
+    def stop(number: int, frame: object) -> None:
+        for name in before:
+            signal.signal(name, signal.SIG_DFL)
+        # `shutdown` waits for this thread's own loop.
+        threading.Thread(target=server.shutdown).start()
+
+    before = {name: signal.signal(name, stop) for name in (signal.SIGINT, signal.SIGTERM)}
     shown, chosen = server.server_address[:2]
-    print(f"http://{shown}:{chosen}/  (Ctrl-C ends)", flush=True)
+    print(f"http://{shown!s}:{chosen}/  (Ctrl-C ends)", flush=True)
     try:
         server.serve_forever()
-    except KeyboardInterrupt:
-        pass
     finally:
         server.server_close()
+        for name, handler in before.items():
+            signal.signal(name, handler)
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import threading
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -101,8 +100,6 @@ class Searcher:
         batch_size: int = 32,
     ) -> None:
         self.documents, self.teacher, self.students = documents, teacher, students
-        # One model serves all threads of the web page, one query at a time.
-        self._lock = threading.Lock()
         self.index = self._build_index(cache, engine, batch_size)
 
     def _build_index(self, cache: Path | None, engine: str, batch_size: int) -> Index:
@@ -148,22 +145,21 @@ class Searcher:
         return [self.teacher] if student is None else [student, self.teacher]
 
     def search(self, query: str, encoder: QueryEncoder, depth: int = 5) -> list[Hit]:
-        """Documents for a query, best first."""
-        with self._lock:
-            query_ND = encoder.encode(query)
-            found = self.index.find(query_ND, depth)
-            hits = []
-            for rank, (position, score) in enumerate(found, 1):
-                document = self.documents[position]
-                matches = match_tokens(
-                    query,
-                    query_ND,
-                    encoder.text,
-                    document.text,
-                    self.index.vectors(position),
-                    self.teacher.text,
-                )
-                hits.append(Hit(rank, document.name, score, document.text, matches))
+        """Documents for a query, best first. One thread at a time."""
+        query_ND = encoder.encode(query)
+        found = self.index.find(query_ND, depth)
+        hits = []
+        for rank, (position, score) in enumerate(found, 1):
+            document = self.documents[position]
+            matches = match_tokens(
+                query,
+                query_ND,
+                encoder.text,
+                document.text,
+                self.index.vectors(position),
+                self.teacher.text,
+            )
+            hits.append(Hit(rank, document.name, score, document.text, matches))
         return hits
 
     def answer(self, query: str, language: str, depth: int) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import errno
 import http.client
+import os
 import subprocess
 import urllib.error
 import urllib.request
@@ -18,6 +19,9 @@ from distill.stream.places import PIPE, command_words, expanded, hidden, is_url,
 
 # Answers that no repetition changes; 408 and 429 ask for one.
 _PERMANENT = frozenset(range(400, 500)) - {408, 429}
+# From servers, or signatures of URLs, that know GET alone.
+_NO_HEAD = {403, 405, 501}
+_WEB, _FILE = ("http://", "https://"), "file://"
 
 
 @contextmanager
@@ -29,21 +33,48 @@ def open_place(place: str, timeout_seconds: float) -> Iterator[IO[bytes]]:
         OSError: it failed, and may succeed if tried again.
         InputError: there is no opener for it, no such command, or a variable is not set.
     """
-    try:
+    with _values_hidden(place):
         if place.startswith(PIPE):
             with _open_pipe(place) as file:
                 yield file
             return
         filled = expanded(place)
-        if filled.startswith(("http://", "https://")):
+        if filled.startswith(_WEB):
             with _open_http(filled, timeout_seconds) as file:
                 yield file
-        elif is_url(filled) and not filled.startswith("file://"):
+        elif is_url(filled) and not filled.startswith(_FILE):
             with _open_elsewhere(filled) as file:
                 yield file
         else:
-            with open(filled.removeprefix("file://"), "rb") as file:
+            with open(filled.removeprefix(_FILE), "rb") as file:
                 yield file
+
+
+def version_of(place: str, timeout_seconds: float) -> str:
+    """What tells the contents of a URL from earlier ones, without fetching them.
+
+    From a web server its ETag, or else the date of the last change, and the size; from a store what
+    fsspec makes of such things. "" where nothing is offered, as by ``pipe:``.
+
+    Raises:
+        OSError: the server cannot be asked.
+        InputError: a variable is not set, or it is no URL.
+    """
+    with _values_hidden(place):
+        filled = "" if place.startswith(PIPE) else expanded(place)
+        if filled.startswith(_WEB):
+            return _web_version(filled, timeout_seconds)
+        if filled.startswith(_FILE):
+            found = os.stat(filled.removeprefix(_FILE))
+            return f"{found.st_mtime_ns} {found.st_size}"
+        return _store_version(filled) if filled else ""
+
+
+@contextmanager
+def _values_hidden(place: str) -> Iterator[None]:
+    """Raise errors again without the values of the place's variables."""
+    try:
+        yield
     except InputError as error:
         shown = hidden(error.found, place)
         raise type(error)(shown, error.expected, hidden(error.remedy, place)) from None
@@ -55,6 +86,37 @@ def open_place(place: str, timeout_seconds: float) -> Iterator[IO[bytes]]:
             raise OSError(shown) from None
         # Python makes it of the same class again.
         raise OSError(error.errno, shown.removeprefix(f"[Errno {error.errno}] ")) from None
+
+
+def _web_version(url: str, timeout_seconds: float) -> str:
+    request = _request(url)
+    request.method = "HEAD"
+    try:
+        with urllib.request.urlopen(request, timeout=timeout_seconds) as answer:
+            mark = answer.headers.get("ETag") or answer.headers.get("Last-Modified") or ""
+            return f"{mark} {answer.headers.get('Content-Length') or ''}".strip()
+    except urllib.error.HTTPError as error:
+        if error.code in _NO_HEAD:
+            return ""
+        raise
+    except http.client.HTTPException as error:
+        raise OSError(f"{type(error).__name__} {error}") from error
+
+
+def _store_version(url: str) -> str:
+    try:
+        import fsspec
+
+        if url.split("://", 1)[0] not in {*fsspec.available_protocols(), *fsspec.registry}:
+            return ""
+        files, path = fsspec.core.url_to_fs(url)
+        return str(files.ukey(path))
+    except (ImportError, NotImplementedError):
+        return ""
+    except Exception as error:
+        if _is_pythons_own(error):
+            raise
+        raise OSError(f"{type(error).__name__}: {error}") from error
 
 
 @contextmanager

@@ -22,11 +22,12 @@ import numpy as np
 from webdataset.tariterators import group_by_keys
 
 from data_shards.format import INDEX_DTYPE, read_index
+from distill.checksums import sha256_of
 from distill.errors import InputError
+from distill.stamps import state_of
 from distill.stream.open_files import file_limit_named
 from distill.stream.places import redacted
 from distill.stream.sources import SCANNED, ShardCache
-from distill.stream.stamps import hash_file, state_of
 from distill.stream.unpacking import CorruptSourceError
 
 _BLOCK = 512
@@ -59,7 +60,7 @@ def scanned_shard(place: str, cache: ShardCache) -> tuple[Path, str, int]:
     Args:
         place: path or URL of the tar, which may be compressed.
         cache: keeps the index, and a copy of the tar if it is not a plain file here. A local tar
-            that changed is read anew; one behind a URL is known by its URL alone.
+            that changed is read anew, and so is one behind a URL if its server says so.
 
     Returns:
         Path of the index, its checksum, and the number of samples.
@@ -75,7 +76,7 @@ def scanned_shard(place: str, cache: ShardCache) -> tuple[Path, str, int]:
     shown = redacted(place)
     try:
         with file_limit_named():
-            path = cache.local_path(place, check=require_whole)
+            path = cache.local_path(place, check=require_whole, ask=True)
             of = str(state_of(path))
             index_path = cache.keep(cache.copy_of(place, suffix=SCANNED), write, of)
     except OSError as error:
@@ -89,7 +90,7 @@ def scanned_shard(place: str, cache: ShardCache) -> tuple[Path, str, int]:
         raise InputError(
             f"{shown}: no member KEY.json", "sentence pairs", "build with distill shards build"
         )
-    return index_path, hash_file(index_path), len(index)
+    return index_path, sha256_of(index_path), len(index)
 
 
 def require_whole(path: Path) -> None:

@@ -18,11 +18,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, TypeVar
+from urllib.parse import urlsplit
 
-from distill.errors import InputError
-from distill.stream.opening import open_place
+from distill.checksums import sha256_of
+from distill.errors import FULL, InputError
+from distill.stamps import remembered_sha256, stamped, state_of
+from distill.stream.opening import open_place, version_of
 from distill.stream.places import expanded, is_url, redacted
-from distill.stream.stamps import hash_file, sha256_of, stamped, state_of
 from distill.stream.unpacking import (
     CorruptSourceError,
     RefusedSourceError,
@@ -67,9 +69,14 @@ class ShardCache:
     backoff_seconds: float = 0.5
     timeout_seconds: float = 30.0
     limit_gib: float | None = None
+    _silent: set[str] = field(default_factory=set, init=False, compare=False, repr=False)
 
     def local_path(
-        self, place: str, sha256: str = "", check: Callable[[Path], object] | None = None
+        self,
+        place: str,
+        sha256: str = "",
+        check: Callable[[Path], object] | None = None,
+        ask: bool = False,
     ) -> Path:
         """A local, uncompressed file with the contents of a place; copied there if need be.
 
@@ -77,6 +84,8 @@ class ShardCache:
             place: where the original is.
             sha256: checksum of the original, verified where given.
             check: raises an `OSError` for a copy that is not to be kept.
+            ask: have a copy of a URL made again if the server says that it has another version.
+                Where it cannot be asked, the copy is used, and that is said.
 
         Raises:
             FileNotFoundError: there is nothing.
@@ -84,19 +93,34 @@ class ShardCache:
             OSError: it cannot be read; all attempts failed.
             InputError: no opener for the place, or no space for the copy.
         """
-        of = ""
-        if not is_url(place):
+        of, kept = None, self.copy_of(place, sha256)
+        if ask and is_url(place):
+            of = self._version(place, kept)
+        elif not is_url(place):
             path = Path(place)
             if not (place.endswith(".gz") if sha256 else is_packed(path)):
-                if sha256 and sha256_of(path, self._stamp_of) != sha256:
+                if sha256 and remembered_sha256(path, self._stamp_of) != sha256:
                     raise CorruptSourceError("the file's checksum differs from the manifest's")
                 return path
-            of = "" if sha256 else str(state_of(path))
+            of = None if sha256 else str(state_of(path))
 
         def make(partial: Path) -> None:
             self._with_retries(place, lambda: self._copy(place, sha256, partial, check))
 
-        return self.keep(self.copy_of(place, sha256), make, of)
+        return self.keep(kept, make, of)
+
+    def _version(self, place: str, kept: Path) -> str | None:
+        host = urlsplit(redacted(place)).netloc
+        if host in self._silent:
+            return None
+        try:
+            return version_of(place, self.timeout_seconds) or None
+        except OSError as error:
+            if kept.exists():
+                self._silent.add(host)
+                note = f"{redacted(place)}: cannot be asked for a newer version ({error}); "
+                print(f"{note}copies from {host or 'there'} are used as they are", file=sys.stderr)
+            return None
 
     def read(self, place: str) -> bytes:
         """The contents of a small file such as a manifest; not kept.
@@ -113,13 +137,13 @@ class ShardCache:
 
         return self._with_retries(place, attempt)
 
-    def keep(self, kept: Path, make: Callable[[Path], None], of: str = "") -> Path:
+    def keep(self, kept: Path, make: Callable[[Path], None], of: str | None = None) -> Path:
         """A file of the cache; made unless it is there as it was made.
 
         Args:
             kept: its path, as `copy_of` has it.
             make: writes it to the path that it is given.
-            of: what it is made of; of anything else it is made again.
+            of: what it is made of; of anything else it is made again. None: of whatever it was.
 
         Raises:
             InputError: the folder cannot be written, or is not this user's.
@@ -132,9 +156,9 @@ class ShardCache:
                 # Who else can write here may have put a link in its place.
                 partial.unlink(missing_ok=True)
                 make(partial)
-                digest = hash_file(partial)
+                digest = sha256_of(partial)
                 partial.replace(kept)
-                stamp.record(kept, digest, of)
+                stamp.record(kept, digest, of or "")
             finally:
                 partial.unlink(missing_ok=True)
         self._shrink(kept)
@@ -160,7 +184,7 @@ class ShardCache:
             except (FileNotFoundError, RefusedSourceError):
                 raise
             except OSError as error:
-                if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                if error.errno in FULL:
                     raise InputError(
                         f"{self.folder}: no space for a copy of {redacted(place)}",
                         "room for the shards in use",

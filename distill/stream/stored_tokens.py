@@ -1,15 +1,11 @@
 """Stores tokens next to the shards (`store_tokens`), so that training need not tokenise again.
 
-For ``train-000000.tar`` and the side "source" they are
-``train-000000.source-TOKENISATION-SHARD.tokens``: a JSON line, then numpy arrays: where each row
-ends (int64), all ids (int32), all flags (uint8); at last the SHA-256 of all before it, 32 bytes.
-TOKENISATION is its fingerprint and SHARD begins the shard's checksum: tokens of another
-tokenisation, or of a shard that was built again, are not found rather than misused.
+A file of them (`data_shards.token_files`) has, after its first line, numpy arrays: where each row
+ends (int64), all ids (int32), all flags (uint8).
 """
 
 from __future__ import annotations
 
-import glob
 import hashlib
 import json
 import os
@@ -19,14 +15,22 @@ from pathlib import Path
 
 import numpy as np
 
+from data_shards.token_files import (
+    DIGEST_BYTES,
+    head_of,
+    stale_tokens,
+    token_head,
+    tokens_name,
+    tokens_problem,
+)
 from distill.errors import InputError
+from distill.stamps import State, state_of
 from distill.stream.faults import FaultBudget
 from distill.stream.open_files import MOST_MAPS, LastUsed, array_in, file_limit_named, mapped
 from distill.stream.places import is_url, redacted
 from distill.stream.reading import SampleReader
 from distill.stream.shards import ShardFile, find_shards
 from distill.stream.sources import ShardCache
-from distill.stream.stamps import State, state_of
 from distill.stream.tokenisation import (
     Tokenize,
     fingerprint,
@@ -35,10 +39,8 @@ from distill.stream.tokenisation import (
 )
 
 _TEXTS_AT_ONCE = 256
-_FORMAT = 2
-_DIGEST_BYTES = 32
 # Arrays begin at multiples of it.
-_ALIGNMENT, _LONGEST_LINE = 64, 1024
+_ALIGNMENT = 64
 
 #: Ids and flags of a text.
 Row = tuple[np.ndarray, np.ndarray]
@@ -56,8 +58,7 @@ def tokens_path(shard: ShardFile, side: str, print_: str) -> Path:
             "shards in a folder here, with a manifest",
             "copy the shards here, or tokenise in the workers",
         )
-    stem = shard.index.removesuffix(".index.npy")
-    return Path(f"{stem}.{side}-{print_}-{shard.sha256[:16]}.tokens")
+    return Path(tokens_name(shard.index, side, print_, shard.sha256))
 
 
 def store_tokens(
@@ -103,7 +104,7 @@ def store_tokens(
     print_, written = fingerprint(tokenize), 0
     for number, shard in enumerate(shards):
         path = tokens_path(shard, side, print_)
-        if not path.exists() or tokens_problem(path, shard):
+        if not path.exists() or tokens_problem(path, shard.sha256):
             budget = FaultBudget(max_bad_fraction, shard.num_pairs, "in a shard that is tokenised")
             _write(path, _tokenised(reader, number, side, tokenize, budget), shard)
             written += 1
@@ -130,12 +131,7 @@ def _tokenised(
 
 def _write(path: Path, rows: Sequence[Row], shard: ShardFile) -> None:
     ids = np.concatenate([ids for ids, _ in rows])
-    head = {
-        "format": _FORMAT,
-        "shard": shard.sha256,
-        "greatest_id": int(ids.max(initial=0)),
-    }
-    line = json.dumps(head).encode()
+    line = json.dumps(head_of(shard.sha256, int(ids.max(initial=0)))).encode()
     line += b" " * (-(len(line) + 1) % _ALIGNMENT) + b"\n"
     partial = path.with_name(path.name + ".partial")
     try:
@@ -153,15 +149,14 @@ def _write(path: Path, rows: Sequence[Row], shard: ShardFile) -> None:
             file.flush()
             os.fsync(file.fileno())
         partial.replace(path)
-        # Of the same tokenisation, of what the shard was before.
-        before = glob.escape(path.name.rsplit("-", 1)[0]) + "-" + "[0-9a-f]" * 16 + ".tokens"
-        for stale in path.parent.glob(before):
-            if stale != path:
-                stale.unlink(missing_ok=True)
+        for stale in stale_tokens(path):
+            stale.unlink(missing_ok=True)
     except OSError as error:
         partial.unlink(missing_ok=True)
         raise InputError(
-            f"{path}: {error.strerror}", "a folder that can be written", "free or unlock it"
+            f"{path}: {error.strerror or error}",
+            "a folder that can be written",
+            "free or unlock it",
         ) from error
 
 
@@ -190,30 +185,16 @@ def _mapped(path: Path, shard: ShardFile, known: set[tuple[Path, State]]) -> _Ma
         ValueError: it is damaged, or of another shard; says what is wrong.
     """
     contents = mapped(path)
-    signed, signature = contents[:-_DIGEST_BYTES], contents[-_DIGEST_BYTES:]
     mark = path, state_of(path)
-    if mark not in known and hashlib.sha256(signed.data).digest() != signature.tobytes():
-        raise ValueError("its checksum is not that of its contents")
+    head, end = token_head(contents, shard.sha256, verified=mark in known)
     known.add(mark)
-    line = signed[:_LONGEST_LINE].tobytes().partition(b"\n")[0]
-    head = json.loads(line)
-    if head.get("format") != _FORMAT or head.get("shard") != shard.sha256:
-        raise ValueError("of another shard or version")
-    ends, end = array_in(signed, len(line) + 1)
+    signed = contents[:-DIGEST_BYTES]
+    ends, end = array_in(signed, end)
     ids, end = array_in(signed, end)
     flags, _ = array_in(signed, end)
     if len(ends) != shard.num_pairs or len(ids) != len(flags):
         raise ValueError(f"{len(ends)} rows for {shard.num_pairs} samples")
     return _Mapped(ends, ids, flags, int(head["greatest_id"]))
-
-
-def tokens_problem(path: Path, shard: ShardFile) -> str | None:
-    """What is wrong with the stored tokens of a shard, read whole; None if nothing is."""
-    try:
-        _mapped(path, shard, set())
-    except (OSError, ValueError) as error:
-        return f"{path}: {error}"
-    return None
 
 
 class StoredSide:

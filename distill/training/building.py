@@ -117,7 +117,8 @@ def build_encoders(
         texts.append(teacher_text)
         return teacher
 
-    engines = prepare(accelerator, student, optimizer, load)
+    precision = recipe.launch.teacher_precision
+    engines = prepare(accelerator, student, optimizer, load, precision)
     return engines, student_text, texts[0]
 
 

@@ -20,6 +20,9 @@ from distill.tokens import Tokens
 from distill.training.building import build_stream
 from distill.training.evaluation import load_collections
 from distill.training.student_start import load_texts
+from distill.training.trackers import check_trackers
+
+_WORLD = (("RANK", 0), ("WORLD_SIZE", 1))
 
 
 def check_inputs(recipe: Recipe) -> None:
@@ -29,6 +32,7 @@ def check_inputs(recipe: Recipe) -> None:
         InputError: the first problem found.
     """
     check_world(recipe.launch)
+    check_trackers(recipe.trackers)
     check_model_source(recipe.teacher, "teacher", recipe.allow_downloads)
     _check_kind_of_teacher(recipe)
     if recipe.student.model is not None:
@@ -36,7 +40,8 @@ def check_inputs(recipe: Recipe) -> None:
     if recipe.negatives.kind == "static" and not recipe.negatives.by_teacher:
         import_bm25s()
     if recipe.labelled.share:
-        read_labelled_examples(recipe.labelled)[0]
+        rank, world_size = (int(os.environ.get(name) or default) for name, default in _WORLD)
+        read_labelled_examples(recipe.labelled).check(rank, world_size)
     load_collections(recipe)
     _check_stream(recipe)
     _check_run_directory(recipe)
@@ -111,6 +116,7 @@ _FREE = {
     "launch",
     "log_every_steps",
     "picture_every_steps",
+    "trackers",
     "teacher_cache",
     "teacher_cache_fill",
 }
@@ -126,8 +132,11 @@ def _check_resumable(recipe: Recipe) -> None:
     world_size = int(os.environ.get("WORLD_SIZE", "1"))
     # In another world the micro-batch may change with it, so that the global batch does not.
     free = _SHAPE if state.world_size != world_size else frozenset()
-    stored, given = (directory / "config.yaml"), _binding(shown_settings(recipe), free)
-    if stored.is_file():
+    # The checkpoint's copy is known to be whole.
+    copies = (found[-1] / "config.yaml", directory / "config.yaml")
+    stored = next((path for path in copies if path.is_file()), None)
+    given = _binding(shown_settings(recipe), free)
+    if stored is not None:
         known = _binding(read_yaml(stored), free)
         changed = [
             key for key in given if key not in _FREE and given[key] != known.get(key, given[key])

@@ -14,6 +14,7 @@ import torch
 from accelerate import Accelerator
 
 from distill.distributed import collectives
+from distill.distributed.agreement import require_equal, together
 from distill.distributed.zero import Engines, is_partitioned
 from distill.encoders.text import TextEncoder
 from distill.evaluation.collection_loading import load_collection
@@ -85,7 +86,10 @@ class RunEvaluation:
         self._recipe, self._accelerator, self._engines = recipe, accelerator, engines
         self._teacher_text, self._teacher_hash = teacher_text, teacher_hash
         self._curves, self._should_stop = curves, should_stop
-        self._collections = load_collections(recipe)
+        with together():
+            self._collections = load_collections(recipe)
+        for collection in self._collections:
+            require_equal(f"collection {collection.name}", collection.fingerprint())
         self.seconds = 0.0
         self._indexes: dict[str, DocumentIndex] = {}
         self._results: dict[str, list[dict[str, Any]]] = {}

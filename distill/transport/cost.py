@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from distill.errors import InputError
+from distill.transport.precision import product
 
 
 def working_precision(tensor: Tensor) -> Tensor:
@@ -54,23 +55,20 @@ def cosine_cost(student_BND: Tensor, teacher_BMD: Tensor) -> Tensor:
     """C_ij = 1 - <s_i, t_j> / (|s_i| |t_j|), in [0, 2] up to rounding, (B, N, M).
 
     Vectors are normalised here, so half-precision vectors need not have unit norm; a zero
-    vector costs 1 to anything. Computed in float32 (float64 for float64), outside autocast.
+    vector costs 1 to anything. Computed in full float32 (float64 for float64), see `precision`.
     Gradients flow to both sides.
     """
-    with torch.autocast(student_BND.device.type, enabled=False):
-        similarity_BNM = normalise(student_BND) @ normalise(teacher_BMD).mT
-    return 1 - similarity_BNM
+    return 1 - product(normalise(student_BND), normalise(teacher_BMD).mT)
 
 
 def squared_euclidean_cost(student_BND: Tensor, teacher_BMD: Tensor) -> Tensor:
-    """C_ij = |s_i - t_j|^2, (B, N, M), in float32 (float64 for float64), outside autocast.
+    """C_ij = |s_i - t_j|^2, (B, N, M), in full float32 (float64 for float64).
 
     Expanded as |s|^2 + |t|^2 - 2<s, t>, so that rounding can go a little below 0.
     Gradients flow to both sides.
     """
     student_BND, teacher_BMD = working_precision(student_BND), working_precision(teacher_BMD)
-    with torch.autocast(student_BND.device.type, enabled=False):
-        product_BNM = student_BND @ teacher_BMD.mT
+    product_BNM = product(student_BND, teacher_BMD.mT)
     squares_BN1 = student_BND.square().sum(dim=-1, keepdim=True)
     squares_B1M = teacher_BMD.square().sum(dim=-1).unsqueeze(-2)
     return squares_BN1 + squares_B1M - 2 * product_BNM

@@ -34,8 +34,10 @@ class EarlyStop:
     def freeze(self, error_B: Tensor) -> bool:
         """Freeze the pairs whose error is small enough; True when surely none is left."""
         self.active_B = self.active_B & ~(error_B <= self.tolerance)
-        if not self.active_B.is_cuda:
+        if self.active_B.device.type == "cpu":
             return not bool(self.active_B.any())
+        if self.active_B.device.type != "cuda":
+            return False
         arrived = self._pending is not None and self._pending[1].query()
         if self._pending is not None and arrived and not bool(self._pending[0]):
             return True

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from distill.transport.early_stop import EarlyStop
+from distill.transport.precision import product
 from distill.transport.problem import Problem, Solution, reduce_cost, zero_safe
 from distill.transport.settings import TransportSettings
 
@@ -93,11 +94,11 @@ def sinkhorn_scaling(problem: Problem, settings: TransportSettings) -> Solution:
     stop = EarlyStop(settings.tolerance, settings.check_every, problem.nonempty_B)
 
     for iteration in range(settings.num_iterations):
-        rows_BN1 = kernel_BNM @ v_BM1
+        rows_BN1 = product(kernel_BNM, v_BM1)
         misplaced_BN1 = u_BN1 * rows_BN1 - a_BN1
         active_B11 = stop.active_B[:, None, None]
         u_BN1 = torch.where(active_B11, a_BN1 / zero_safe(rows_BN1), u_BN1)
-        v_BM1 = torch.where(active_B11, b_BM1 / zero_safe(kernel_BMN @ u_BN1), v_BM1)
+        v_BM1 = torch.where(active_B11, b_BM1 / zero_safe(product(kernel_BMN, u_BN1)), v_BM1)
         if stop.after(iteration) and stop.freeze(misplaced_BN1.abs().sum(dim=(1, 2))):
             break
 

@@ -19,10 +19,10 @@ from distill.transport.sinkhorn import scaling_allowed, sinkhorn_log, sinkhorn_s
 def sinkhorn(problem: Problem, settings: TransportSettings) -> Solution:
     """The scaling form for the pairs whose costs allow it, the log domain for the others.
 
-    On CUDA the question would be a synchronisation, and both forms wait for kernel launches:
-    there it is the log domain for all.
+    On a device the question would be a synchronisation, and both forms wait for kernel
+    launches: there it is the log domain for all.
     """
-    if problem.cost_BNM.is_cuda:
+    if problem.cost_BNM.device.type != "cpu":
         return sinkhorn_log(problem, settings)
     allowed_B = scaling_allowed(problem)
     if bool(allowed_B.all()):

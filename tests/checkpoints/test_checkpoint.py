@@ -166,6 +166,24 @@ def test_a_state_that_is_none_is_passed_over(tmp_path, text):
         read_state(tmp_path / "step-2")
 
 
+def test_a_number_in_the_state_that_is_another_is_noticed(tmp_path):
+    accelerator, _ = prepared()
+    save(tmp_path, accelerator, 1, 2)
+    path = tmp_path / "step-2/state.json"
+    text = path.read_text()
+    path.write_text(text.replace('"step": 2', '"step": 6'))
+    assert path.read_text() != text
+    assert newest_intact(tmp_path).name == "step-1"
+
+
+def test_the_newest_is_that_of_the_most_steps_and_nobodys_copy(tmp_path):
+    accelerator, _ = prepared()
+    (_, path) = save(tmp_path / "checkpoints", accelerator, 9, 10)
+    shutil.copytree(path, path.with_name("step-11-mine"))
+    assert names(path.parent) == ["step-9", "step-10"]
+    assert newest_intact(path.parent).name == "step-10"
+
+
 def test_a_run_with_nothing_but_damaged_checkpoints_does_not_start_anew(tmp_path):
     accelerator, _ = prepared()
     (path,) = save(tmp_path, accelerator, 1)

@@ -252,7 +252,11 @@ def test_empty_file_and_full_disk_are_refused(tmp_path, bitext, capsys, monkeypa
     [
         ("{", "a manifest in JSON"),
         ('{"format_version": 99}', "format_version 99, expected format_version 1"),
-        ('{"format_version": 1}', "KeyError"),
+        ('{"format_version": 1}', "its checksum is another"),
+        (
+            '{"format_version": 1, "fingerprint": "", "settings": {}, "pairs": {"sw-en": {}}}',
+            "KeyError",
+        ),
         ("[]", "format_version None"),
     ],
 )

@@ -16,18 +16,20 @@ import sys
 import zipfile
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from data_shards.__main__ import main
-from data_shards.foreign import one_line, parse_json
-from data_shards.format import read_manifest
+from data_shards.foreign import one_line
+from data_shards.format import INDEX_DTYPE, read_index, read_manifest
 from data_shards.held_out import read_held_out
 from data_shards.readers import read_rows
 from data_shards.rows import BitextInput
 from data_shards.specification import read_specification
 from distill.errors import InputError
+from distill.json_files import json_value
 
 ROOT = Path(__file__).resolve().parents[2]
 # More where there is time: FUZZ_EXAMPLES=20000.
@@ -130,8 +132,9 @@ def test_the_remedy_of_a_damaged_shard_is_a_command(tmp_path, capsys):
         main(["inspect", str(folder)])
     (line,) = capsys.readouterr().err.strip().splitlines()
     command = shlex.split(line.partition(": run ")[2])
-    assert command[:4] == ["python", "-m", "data_shards", "verify"]
-    found = subprocess.run([sys.executable, *command[1:]], capture_output=True, text=True)
+    assert command == ["distill", "shards", "verify", str(folder)]
+    command = [sys.executable, "-m", "distill", *command[1:]]
+    found = subprocess.run(command, capture_output=True, text=True)
     assert "train-000000.tar" in found.stderr
 
 
@@ -141,12 +144,12 @@ def test_the_remedy_of_a_damaged_shard_is_a_command(tmp_path, capsys):
         ("[" * 100_000, "nested too deeply"),
         ('{"a":' * 5000 + "1" + "}" * 5000, "nested too deeply"),
         ("9" * 5000, "too many digits"),
-        ('{"a": 1', "at 8"),
+        ('{"a": 1', "column 8"),
     ],
 )
 def test_json_that_python_does_not_read(text, message, tmp_path):
     with pytest.raises(ValueError, match=message):
-        parse_json(text)
+        json_value(text)
     (path := tmp_path / "b.jsonl").write_text(text + '\n{"sw": "mto", "en": "river"}\n')
     with pytest.raises(InputError, match=rf"b\.jsonl:1: .*{message}.* --malformed drop"):
         rows_of(path, "jsonl")
@@ -288,3 +291,26 @@ def test_any_bytes_give_rows_or_one_line(tmp_path, format_, suffix, data):
                 "".join([source or "", *texts]).encode("utf-8")
     with contextlib.suppress(InputError):
         read_held_out(str(path))
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        (b"'shape'", b"[[[[[[['"),
+        (b"'shape': (", b"'shape': (" + b"(" * 40),
+        (b"{", b"\x00"),
+        (b"'descr'", b"'descr\n"),
+        (b"(2,)", b"(2e9999,)"),
+        (b"(2,)", b"(-1,)"),
+        (b"<u8", b"|O8"),
+        (b"<u8", b"<x8"),
+    ],
+)
+def test_indexes_with_a_header_that_is_none(tmp_path, old, new):
+    path = tmp_path / "a.index.npy"
+    np.save(path, np.zeros(2, dtype=INDEX_DTYPE))
+    data = path.read_bytes()
+    assert old in data
+    path.write_bytes(data.replace(old, new, 1))
+    with pytest.raises(InputError, match=r"a\.index\.npy: "):
+        read_index(path)

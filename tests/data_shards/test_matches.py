@@ -85,12 +85,35 @@ def test_held_out_lists_in_every_form(tmp_path, bitext, capsys, name, suffix):
     assert f"{path}: 2 of " in capsys.readouterr().err
 
 
-def test_a_list_that_matches_nothing_is_told_of_with_what_was_read(tmp_path, bitext, capsys):
+def test_a_list_that_matches_nothing_is_refused_with_what_was_read(tmp_path, bitext, capsys):
     (path := tmp_path / "topics.txt").write_text("<title> Watoto wanaimba </title>\n")
-    assert not build(tmp_path / "out", "--pair", f"sw-en={bitext}", "--held-out", path)
-    told = capsys.readouterr().err
+    arguments = [tmp_path / "out", "--pair", f"sw-en={bitext}", "--held-out", path]
+    told = refused(capsys, *arguments)
     assert "topics.txt: nothing matched, none of 1 held-out sentences" in told
     assert "'<title> Watoto wanaimba </title>'" in told
+    assert "a pair of the bitext is '" in told
+    assert "--allow-unmatched" in told
+    assert not list((tmp_path / "out").rglob("*.tar"))
+    assert not build(*arguments, "--allow-unmatched")
+    assert "topics.txt: nothing matched" in capsys.readouterr().err
+
+
+def test_a_list_whose_sentences_were_dropped_for_another_reason_has_matched(tmp_path, capsys):
+    (bitext := tmp_path / "bitext.tsv").write_text("maji maji\tmaji maji\nmoto\tfire\n")
+    (path := tmp_path / "queries.txt").write_text("Maji maji!\n")
+    dropped = build(tmp_path / "out", "--pair", f"sw-en={bitext}", "--held-out", path)
+    assert dropped == {"identical": 1}
+    assert "queries.txt: 1 of 1 held-out sentences" in capsys.readouterr().err
+
+
+def test_a_pattern_that_matches_nothing_is_refused(tmp_path, bitext, capsys):
+    arguments = [tmp_path / "out", "--pair", f"sw-en={bitext}", "--drop-pattern", "xyz"]
+    assert "drop pattern 'xyz': nothing matched" in refused(capsys, *arguments)
+    specification = tmp_path / "build.yaml"
+    specification.write_text(
+        f"allow_unmatched: yes\ncleaning: {{drop_patterns: xyz}}\npairs: {{sw-en: {bitext}}}\n"
+    )
+    assert not build(tmp_path / "out", "--spec", specification)
 
 
 @pytest.mark.parametrize(
@@ -100,7 +123,7 @@ def test_a_list_that_matches_nothing_is_told_of_with_what_was_read(tmp_path, bit
         ("ids.tsv", "1\t2\n", "no sentence"),
         ("numbers.jsonl", '{"id": 1}\n', "no sentence"),
         ("broken.jsonl", '{"text": "a"}\n{"text"\n', "broken.jsonl:2: "),
-        ("deep.jsonl", "[" * 5000, "deep.jsonl:1: JSON nested too deeply"),
+        ("deep.jsonl", "[" * 5000, "deep.jsonl:1: nested too deeply"),
         ("deep.json", "[" * 5000 + "]" * 5000, "nested too deeply"),
         ("long.json", "9" * 5000, "too many digits"),
         ("cr.txt", "a b\rc d\r", "line ends are CR"),
@@ -136,6 +159,7 @@ def test_patterns_and_entities(tmp_path, capsys):
     pair = ["--pair", f"sw-en={path}"]
     assert build(tmp_path / "kept", *pair) == {}
     options = ["--unescape-entities", "--drop-pattern", r"\[\[\w+\]\]", "--drop-pattern", "xyz"]
+    options.append("--allow-unmatched")
     assert build(tmp_path / "out", *pair, *options) == {"pattern": 1}
     told = capsys.readouterr().err
     assert r"drop pattern '\\[\\[\\w+\\]\\]': matched 1 pairs" in told

@@ -33,11 +33,13 @@ def ranks(tmp_path_factory) -> list[dict]:
 @pytest.mark.slow
 def test_an_exception_of_one_rank_is_one_error_on_all(ranks):
     for rank in ranks:
-        assert rank["input"] == ["InputError", "value, expected another: change it"]
-        assert rank["main fails"] == ["InputError", "a, expected b: c"]
+        # The last is the rank that prints the line.
+        assert rank["input"] == ["InputError", "value, expected another: change it", 1]
+        assert rank["both"] == ["InputError", "rank 0, expected another: change it", 0]
+        assert rank["main fails"] == ["InputError", "a, expected b: c", 0]
         assert rank["none"] == []
-    assert ranks[0]["unsendable"] == ["OtherRankError", "rank 1: UnsendableError: odd"]
-    assert ranks[1]["unsendable"] == ["UnsendableError", "odd"]
+    assert ranks[0]["unsendable"] == ["OtherRankError", "rank 1: UnsendableError: odd", None]
+    assert ranks[1]["unsendable"] == ["UnsendableError", "odd", None]
 
 
 @pytest.mark.slow
@@ -50,8 +52,9 @@ def test_work_of_rank_0_may_take_longer_than_a_collective(ranks):
 def test_what_must_be_equal_is_compared(ranks):
     for rank in ranks:
         assert rank["equal"] == []
-        assert rank["unequal"][0] == "InputError"
-        assert "shards: not the same on rank 1 on" in rank["unequal"][1]
+        name, message, printing = rank["unequal"]
+        assert (name, printing) == ("InputError", 0)
+        assert "shards: not the same on rank 1 on" in message
 
 
 @pytest.mark.slow
@@ -59,6 +62,10 @@ def test_ranks_go_on_from_the_same_intact_checkpoint(ranks):
     for rank in ranks:
         assert rank["checkpoints"]["all"] == "step-3"
         assert rank["checkpoints"]["unseen"] == "step-2"
-        assert rank["checkpoints"]["flipped"] == "step-2"
-        assert rank["checkpoints"]["none"][0] == "InputError"
+        assert rank["checkpoints"]["unlisted"] == "step-2"
+        assert rank["checkpoints"]["unreadable"] == ranks[0]["checkpoints"]["unreadable"] != []
+        # Each rank reads a share of the files.
+        assert len(rank["checkpoints"]["flipped"]) == 4
+        assert set(rank["checkpoints"]["flipped"].values()) == {"step-2"}
+        assert rank["checkpoints"]["none"][0::2] == ["InputError", 0]
         assert rank["checkpoints"]["empty"] is None

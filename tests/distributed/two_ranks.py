@@ -5,6 +5,7 @@ Usage (through the launcher): two_ranks.py OUTPUT
 
 from __future__ import annotations
 
+import errno
 import json
 import shutil
 import sys
@@ -16,6 +17,7 @@ import torch
 import torch.distributed as dist
 from accelerate import Accelerator
 
+from distill.checkpoints import resuming
 from distill.checkpoints.checkpoint import TrainState, save_checkpoint
 from distill.checkpoints.resuming import newest_intact
 from distill.distributed import agreement, collectives
@@ -24,8 +26,9 @@ from distill.embedding.encoding import EvaluationStoppedError
 from distill.embedding.maxsim_search import search
 from distill.errors import InputError
 
-#: Of every collective. What rank 0 does alone takes longer below.
+#: Of every collective, and of silence while rank 0 works. What it does alone takes longer below.
 TIMEOUT_SECONDS = 4
+agreement.SIGN_SECONDS, agreement.SILENCE_SECONDS = 0.5, float(TIMEOUT_SECONDS)
 
 
 class UnsendableError(Exception):
@@ -33,12 +36,12 @@ class UnsendableError(Exception):
         raise TypeError("cannot be pickled")
 
 
-def raised(work) -> list[str]:
-    """The class and message of what `work` raises."""
+def raised(work) -> list[str | int | None]:
+    """The class and message of what `work` raises, and the rank that is to print it."""
     try:
         work()
     except Exception as error:
-        return [type(error).__name__, str(error)]
+        return [type(error).__name__, str(error), getattr(error, "rank", None)]
     return []
 
 
@@ -46,6 +49,11 @@ def fail_on(rank: int, error: Exception) -> None:
     with agreement.together():
         if collectives.rank() == rank:
             raise error
+
+
+def fail_on_both() -> None:
+    with agreement.together():
+        raise InputError(f"rank {collectives.rank()}", "another", "change it")
 
 
 def long_work() -> str:
@@ -75,6 +83,38 @@ def search_for_long() -> None:
     )
 
 
+def flip(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[-3] ^= 1
+    path.write_bytes(content)
+
+
+def flipped(directory: Path, path: Path) -> str:
+    """Which checkpoint is chosen while a bit of a file is another."""
+    if collectives.rank() == 0:
+        flip(path)
+    collectives.barrier()
+    name = newest_intact(directory).name
+    collectives.barrier()
+    if collectives.rank() == 0:
+        flip(path)
+    return name
+
+
+def unreadable(directory: Path) -> list[str | int | None]:
+    """A disk error on rank 1, which no file on a healthy disk gives."""
+
+    def fail(path: Path) -> str:
+        raise OSError(errno.EIO, "Input/output error")
+
+    read = resuming.sha256_of
+    if collectives.rank() == 1:
+        resuming.sha256_of = fail
+    found = raised(lambda: newest_intact(directory))
+    resuming.sha256_of = read
+    return found
+
+
 def checkpoints(directory: Path) -> dict[str, object]:
     """Which checkpoint is chosen where rank 1 sees less, and where bytes changed."""
     accelerator = Accelerator(cpu=True)
@@ -91,14 +131,18 @@ def checkpoints(directory: Path) -> dict[str, object]:
         (view / "step-3/random_states_1.pkl").unlink()
     collectives.barrier()
     chosen["unseen"] = newest_intact(view).name
-    if collectives.rank() == 0:
-        path = shared / "step-3/model.safetensors"
-        content = bytearray(path.read_bytes())
-        content[-3] ^= 1
-        path.write_bytes(content)
+    if collectives.rank() == 1:
+        shutil.rmtree(view / "step-3")
     collectives.barrier()
-    chosen["flipped"] = newest_intact(shared).name
+    chosen["unlisted"] = newest_intact(view).name
+    chosen["unreadable"] = unreadable(view)
+    chosen["flipped"] = {
+        path.name: flipped(shared, path)
+        for path in sorted((shared / "step-3").iterdir())
+        if path.name != "state.json"
+    }
     if collectives.rank() == 0:
+        flip(shared / "step-3/model.safetensors")
         for step in (1, 2):
             (shared / f"step-{step}/state.json").write_text("[]")
     collectives.barrier()
@@ -113,6 +157,7 @@ def main(output: Path) -> None:
     found = {
         "input": raised(lambda: fail_on(1, InputError("value", "another", "change it"))),
         "unsendable": raised(lambda: fail_on(1, UnsendableError("odd"))),
+        "both": raised(fail_on_both),
         "none": raised(lambda: fail_on(2, InputError("value", "another", "change it"))),
         "long": on_main_for_long(),
         "main fails": raised(

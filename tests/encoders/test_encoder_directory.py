@@ -6,8 +6,19 @@ import shutil
 import pytest
 import torch
 from safetensors.torch import load_file
-from transformers import AutoModel, AutoTokenizer
+from transformers import (
+    AutoModel,
+    AutoTokenizer,
+    DistilBertConfig,
+    DistilBertModel,
+    MBartConfig,
+    MBartModel,
+    MT5EncoderModel,
+    MT5Model,
+    T5Model,
+)
 
+from distill.encoders.backbone import quiet_transformers
 from distill.encoders.directory import encoder_hash, load_encoder, save_encoder
 from distill.encoders.late_interaction import freeze, num_parameters
 from distill.encoders.settings import TextSettings
@@ -77,6 +88,7 @@ def test_freezing_counts(tiny_world):
 def test_projection_of_another_width_is_refused(tiny_world, tmp_path):
     broken = tmp_path / "broken"
     shutil.copytree(tiny_world.teacher, broken)
+    (broken / "SHA256SUMS").unlink()
     wide = torch.zeros(16, 48)
     from safetensors.torch import save_file
 
@@ -88,6 +100,7 @@ def test_projection_of_another_width_is_refused(tiny_world, tmp_path):
 def test_torn_weights_are_refused(tiny_world, tmp_path):
     broken = tmp_path / "broken"
     shutil.copytree(tiny_world.teacher, broken)
+    (broken / "SHA256SUMS").unlink()
     weights = (broken / "model.safetensors").read_bytes()
     (broken / "model.safetensors").write_bytes(weights[: len(weights) // 2])
     with pytest.raises(InputError, match=r"model .*broken"):
@@ -101,3 +114,46 @@ def test_settings_are_those_other_readers_know(tiny_world):
     assert stored["query_prefix"] == TextSettings().query_prefix
     modules = json.loads((tiny_world.teacher / "modules.json").read_text())
     assert [module["path"] for module in modules] == ["", "1_Dense"]
+
+
+def saved(directory, model, tiny_world):
+    with quiet_transformers():
+        model.save_pretrained(directory)
+        load_encoder(str(tiny_world.backbone))[1].tokenizer.save_pretrained(directory)
+    return str(directory)
+
+
+SMALL = {"vocab_size": 80, "num_heads": 4, "d_model": 32, "d_kv": 8, "d_ff": 48, "num_layers": 2}
+
+
+@pytest.mark.parametrize("kind", [MT5Model, MT5EncoderModel, T5Model])
+def test_of_models_of_the_kin_of_t5_the_encoder_is_taken(tiny_world, tmp_path, kind):
+    path = saved(tmp_path / "t5", kind(kind.config_class(**SMALL)), tiny_world)
+    encoder, text = load_encoder(path, embedding_dimension=16)
+    save_encoder(tmp_path / "saved", encoder, text)
+    again, _ = load_encoder(str(tmp_path / "saved"))
+    tokens = text.queries(["red river", "the golden market"])
+    vectors = [
+        each.eval()(tokens.input_ids, tokens.attention_mask).detach() for each in (encoder, again)
+    ]
+    assert vectors[0].shape[2] == 16
+    assert torch.equal(*vectors)
+    before, _ = num_parameters(encoder)
+    freeze(encoder.backbone, embeddings=False, num_layers=1)
+    assert num_parameters(encoder)[0] < before
+
+
+def test_models_that_translate_are_refused_by_name(tiny_world, tmp_path):
+    config = MBartConfig(vocab_size=80, d_model=16, encoder_layers=1, decoder_layers=1)
+    path = saved(tmp_path / "mbart", MBartModel(config), tiny_world)
+    with pytest.raises(InputError, match="mbart, an encoder with a decoder"):
+        load_encoder(path)
+
+
+def test_layers_of_other_architectures_are_frozen():
+    model = DistilBertModel(DistilBertConfig(vocab_size=9, dim=16, n_heads=2, hidden_dim=8))
+    freeze(model, embeddings=False, num_layers=2)
+    trains = [all(p.requires_grad for p in layer.parameters()) for layer in model.transformer.layer]
+    assert trains == [False] * 2 + [True] * 4
+    with pytest.raises(InputError, match="with a Linear backbone"):
+        freeze(torch.nn.Linear(2, 2), embeddings=False, num_layers=1)

@@ -21,7 +21,7 @@ from distill.evaluation.readers.qrels import read_qrels
 from distill.evaluation.readers.trec import read_documents, read_topics
 from distill.evaluation.results import read_per_query, read_results
 from distill.evaluation.runs import read_run
-from distill.evaluation.unspaced import terms, units
+from distill.lexicons.unspaced import terms_of_run, units
 
 
 def jsonl(path, *records):
@@ -194,11 +194,11 @@ def test_passages_of_scripts_without_spaces(text, parts):
 
 
 def test_terms_of_scripts_without_spaces(tmp_path):
-    assert terms("rain") == ["rain"]
-    assert terms("红苹果") == ["红苹", "苹果"]
-    assert terms("果") == ["果"]
-    assert terms("covid病毒") == ["covid", "病毒"]
-    assert terms("한국어") == ["한국어"]
+    assert terms_of_run("rain") == ["rain"]
+    assert terms_of_run("红苹果") == ["红苹", "苹果"]
+    assert terms_of_run("果") == ["果"]
+    assert terms_of_run("covid病毒") == ["covid", "病毒"]
+    assert terms_of_run("한국어") == ["한국어"]
     jsonl(
         tmp_path / "c/docs.jsonl",
         {"id": "d1", "text": "我昨天买了一个红苹果"},

@@ -10,9 +10,11 @@ import torch
 import yaml
 from safetensors.torch import load_file, save_file
 
+from distill.checkpoints.train_state import TrainState, write_state
 from distill.encoders.directory import load_encoder
 from distill.encoders.layouts import read_layout
-from distill.export.__main__ import main, portable
+from distill.errors import InputError
+from distill.export.__main__ import _best_step, _student, main, portable
 from distill.export.check import ExportCheckError, check_directory, encode_both
 
 
@@ -71,7 +73,7 @@ def test_what_tokenising_sets_does_not_travel(exported):
 def test_a_directory_with_other_embeddings_is_found(exported, tmp_path):
     encoder, text = load_encoder(str(exported))
     for path in exported.rglob("*"):
-        if path.is_file():
+        if path.is_file() and path.name != "SHA256SUMS":
             copy = tmp_path / path.relative_to(exported)
             copy.parent.mkdir(exist_ok=True)
             copy.write_bytes(path.read_bytes())
@@ -114,3 +116,23 @@ def test_onnx_of_any_length(finished_run, tmp_path, capsys):
         found = torch.from_numpy(session.run(None, inputs)[0])
         mask = tokens.scoring_mask
         torch.testing.assert_close(found[mask], expected[mask], rtol=0, atol=1e-5)
+
+
+def test_the_best_step_is_that_of_the_last_checkpoint_by_number(tmp_path):
+    """Not by the time of its file; damaged states are passed over."""
+    for step, best in ((3, 1), (12, 10), (7, 5)):
+        path = tmp_path / f"checkpoints/step-{step}"
+        path.mkdir(parents=True)
+        write_state(path, TrainState(step=step, best={"best_step": best}), {})
+    assert _best_step(tmp_path) == 10
+    (tmp_path / "checkpoints/step-12/state.json").write_text("{}")
+    assert _best_step(tmp_path) == 5
+    assert _best_step(tmp_path / "none") is None
+
+
+def test_a_run_that_has_steps_only_is_told_to_go_on(tmp_path):
+    (tmp_path / "config.yaml").write_text("name: x\n")
+    (tmp_path / "checkpoints/step-3").mkdir(parents=True)
+    for which in ("best", "student"):
+        with pytest.raises(InputError, match=f"no {which}/ .*start the run again: best/ comes"):
+            _student(tmp_path, which)

@@ -13,6 +13,7 @@ from distill.labelled.order import LabelledOrder
 from distill.labelled.settings import LabelledSettings
 from distill.recipe.files import load_settings
 from distill.recipe.recipe import Recipe
+from distill.training.checks import check_inputs
 
 QUERIES = "q1\tmto mwekundu\nq2\tjiwe la kijani\n7\tna tabo\n"
 PASSAGES = "p1\ta red river\np2\tgreen stone\n12\tgolden market\nlast\tno end of line"
@@ -80,7 +81,7 @@ def test_lines_are_those_of_the_file_across_blocks(tmp_path, monkeypatch):
         ("triples", "q1\tp1\tp99\n", "no id 'p99'"),
         ("scores", '["q1", ["p1", 1]]\n', "1 passages"),
         ("scores", '["q1", ["p1"]]\n', "ValueError"),
-        ("scores", "q1\n", "JSONDecodeError"),
+        ("scores", "q1\n", "Expecting value"),
         ("judgments", "q1\tp1\tyes\n", "query, passage, relevance"),
         ("judgments", "q1\tp1\t0\n", "no relevant passage"),
         ("triples", "", "empty"),
@@ -163,3 +164,56 @@ def test_the_order_is_the_same_in_every_world_and_resumes():
     assert half.to_come(1) == sorted({int(query) for query in seen[12:16]})
     with pytest.raises(InputError, match="same files"):
         resumed.load_state_dict({"position": 1, "examples": "others"})
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_what_editors_leave_is_read(files, tmp_path, end):
+    """A byte order mark, empty lines at the end, a header of judgments."""
+    for name, text in (("queries.tsv", QUERIES), ("passages.tsv", PASSAGES)):
+        (tmp_path / name).write_bytes(f"\ufeff{text}{end}{end}".replace("\n", end).encode())
+    judgments = f"query-id\tcorpus-id\tscore{end}q1\tp1\t1{end}7\tp2\t0{end}{end}"
+    examples = read_labelled_examples(files("judgments", judgments))
+    assert [examples[0]] == [LabelledExample("mto mwekundu", ("a red river",))]
+    assert len(examples) == 1
+    triples = read_labelled_examples(files("triples", f"\ufeffq1\tp1\tp2{end}{end}"))
+    assert len(triples) == 1
+    triples.check(0, 1)
+
+
+FIRST = ["q1 p1 yes", "nobody 1 yes", "a header of five columns", "one", " ", "q1 p1 " + "9" * 5000]
+
+
+@pytest.mark.parametrize("first", FIRST)
+def test_a_broken_first_judgment_is_no_header(files, first):
+    with pytest.raises(InputError, match=r"judgments\.txt:1: "):
+        read_labelled_examples(files("judgments", f"{first}\nq1 p1 1\n"))
+
+
+BROKEN = {
+    "scores": ('["q1", ["p1", 1], ["p2", 0]]', "["),
+    "unknown passages": ('["q1", ["p1", 1], ["p2", 0]]', '["q1", ["p1", 1], ["gone", 0]]'),
+    "numbers": ('["q1", ["p1", 1], ["p2", 0]]', '["q1", ["p1", NaN], ["p2", 0]]'),
+    "nested": ('["q1", ["p1", 1], ["p2", 0]]', "[" * 100_000),
+}
+
+
+@pytest.mark.parametrize("kind", BROKEN)
+@pytest.mark.parametrize("world_size", [1, 3])
+def test_a_broken_line_is_found_by_a_rank_before_the_first_step(files, kind, world_size):
+    whole, broken = BROKEN[kind]
+    examples = read_labelled_examples(files("scores", f"{whole}\n" * 30 + f"{broken}\n"))
+    found = []
+    for rank in range(world_size):
+        try:
+            examples.check(rank, world_size)
+        except InputError as error:
+            found.append(str(error))
+    assert len(found) == 1
+
+
+def test_a_recipe_with_a_broken_line_of_labels_is_refused_at_its_checks(tiny_world, tmp_path):
+    (tmp_path / "t.tsv").write_text("a\tb\tc\n" * 30 + "a\tb\n")
+    labelled = [f"labelled.triples={tmp_path / 't.tsv'}", "labelled.share=0.5"]
+    recipe = load_settings(Recipe, tiny_world.recipe, [*labelled, f"runs={tmp_path}"])
+    with pytest.raises(InputError, match=r"t\.tsv:31: 2 columns"):
+        check_inputs(recipe)

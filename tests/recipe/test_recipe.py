@@ -94,3 +94,27 @@ def test_refusals_name_value_and_remedy(tmp_path, override, message):
 
 def test_any_pair_works_by_its_code(tmp_path):
     assert load_settings(Recipe, write(tmp_path / "r.yaml"), ["pairs=[yo-en]"]).pairs == ("yo-en",)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "name: " + "[" * 1500,
+        "max_steps: " + "9" * 5000,
+        "name: !!timestamp x",
+        'max_steps: !!int ""',
+        "? {a: b}\n: c",
+        "name: !!python/name:os.system",
+        "name: 2024-99-99",
+        "name: \x00",
+    ],
+)
+def test_yaml_that_is_none_is_a_line(tmp_path, text):
+    (path := tmp_path / "r.yaml").write_text(text)
+    with pytest.raises(InputError):
+        load_settings(Recipe, path)
+    (path := tmp_path / "whole.yaml").write_text("name: x\n")
+    key, _, value = text.partition(": ")
+    if value:
+        with pytest.raises(InputError):
+            load_settings(Recipe, path, [f"{key}={value}"])

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from distill.encoders.directory import load_encoder, save_encoder
+from distill.search.__main__ import build_searcher, parse_arguments
 
 COLOURS = ["red", "green", "blue", "white", "black", "golden"]
 NOUNS = ["river", "stone", "bird", "house", "tree", "road", "boat", "fire", "moon", "market"]
@@ -37,3 +38,10 @@ def documents(tmp_path_factory):
     rows = [{"id": f"d{number}", "text": text} for number, text in enumerate(texts)]
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return path
+
+
+@pytest.fixture(scope="session")
+def searcher(tiny_world, student, documents):
+    """Those documents, searched by the teacher and the student."""
+    options = ["--teacher", str(tiny_world.teacher), "--student", f"sw={student}"]
+    return build_searcher(parse_arguments([str(documents), *options]))[0]

@@ -16,19 +16,13 @@ from distill.encoders.directory import load_encoder
 from distill.encoders.maxsim import maxsim_scores
 from distill.errors import EXIT_BAD_INPUT, InputError
 from distill.evaluation.maxp import PassageSettings
-from distill.search.__main__ import build_searcher, main, parse_arguments
+from distill.search.__main__ import main
 from distill.search.documents import read_documents
 from distill.search.matching import Match, marked_parts
 from distill.search.page import make_server
 
 #: "green bird" in made-up Swahili.
 SWAHILI = "swaneerg swadrib"
-
-
-@pytest.fixture(scope="module")
-def searcher(tiny_world, student, documents):
-    options = ["--teacher", str(tiny_world.teacher), "--student", f"sw={student}"]
-    return build_searcher(parse_arguments([str(documents), *options]))[0]
 
 
 def test_a_folder_of_files_and_passages(tmp_path):

@@ -230,14 +230,14 @@ def test_local_shards_are_those_of_the_manifest(make_shards, open_stream, tmp_pa
 
 def test_a_large_file_is_hashed_once(tmp_path, monkeypatch):
     """By all processes of a machine, and again when it changed; in a folder that is read-only."""
-    from distill.stream import stamps
+    from distill import stamps
 
     path = tmp_path / "data" / "large.tar"
     path.parent.mkdir()
     path.write_bytes(os.urandom(9 << 20))
-    expected = stamps.hash_file(path)
+    expected = stamps.sha256_of(path)
     hashed = []
-    monkeypatch.setattr(stamps, "hash_file", lambda file: hashed.append(file) or expected)
+    monkeypatch.setattr(stamps, "sha256_of", lambda file: hashed.append(file) or expected)
     path.parent.chmod(0o555)
     cache = ShardCache(tmp_path / "cache")
     for _ in range(3):
@@ -250,3 +250,68 @@ def test_a_large_file_is_hashed_once(tmp_path, monkeypatch):
     assert hashed == [path, path]
     path.parent.chmod(0o755)
     assert [file.name for file in path.parent.iterdir()] == ["large.tar"]
+
+
+class _Versioned(http.server.BaseHTTPRequestHandler):
+    """Answers HEAD with what the server's `headers` say, and counts how often a file is fetched."""
+
+    def do_HEAD(self):
+        self._answer()
+
+    def do_GET(self):
+        self.server.fetched += 1
+        self._answer()
+        self.wfile.write(self.server.contents)
+
+    def _answer(self):
+        self.send_response(200)
+        for name, value in self.server.headers.items():
+            self.send_header(name, value)
+        self.send_header("Content-Length", str(len(self.server.contents)))
+        self.end_headers()
+
+    def log_message(self, format, *args):
+        pass
+
+
+@pytest.fixture
+def versioned():
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Versioned) as server:
+        server.contents, server.fetched, server.headers = tar_of(range(20)), 0, {}
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()
+
+
+@pytest.mark.parametrize("header", ["ETag", "Last-Modified"])
+def test_a_copy_of_a_url_is_made_again_where_the_server_has_another(
+    versioned, header, open_stream, tmp_path, capsys
+):
+    """By the mark of its version where it has one; unreachable, the copy is used and that said."""
+    place = f"sw-en=http://127.0.0.1:{versioned.server_port}/sw.tar"
+    cache = CacheSettings(folder=tmp_path / "cache", attempts=1, timeout_seconds=5)
+    versioned.headers = {header: "one"}
+    first = texts(open_stream(place, cache=cache, micro_batch=4))
+    assert texts(open_stream(place, cache=cache, micro_batch=4)) == first
+    assert versioned.fetched == 1
+    # As large as before.
+    versioned.contents, versioned.headers = tar_of(range(20, 40)), {header: "two"}
+    second = texts(open_stream(place, cache=cache, micro_batch=4))
+    assert not first & second
+    assert texts(open_stream(place, cache=cache, micro_batch=4)) == second
+    assert versioned.fetched == 2
+    capsys.readouterr()
+    versioned.shutdown()
+    versioned.server_close()
+    assert texts(open_stream(place, cache=cache, micro_batch=4)) == second
+    assert "cannot be asked for a newer version" in capsys.readouterr().err
+
+
+def test_a_size_alone_tells_versions_apart(versioned, open_stream, tmp_path):
+    place = f"sw-en=http://127.0.0.1:{versioned.server_port}/sw.tar"
+    cache = CacheSettings(folder=tmp_path / "cache")
+    assert len(texts(open_stream(place, cache=cache, micro_batch=4))) == 20
+    versioned.contents = tar_of(range(40))
+    assert len(texts(open_stream(place, cache=cache, micro_batch=4))) == 40

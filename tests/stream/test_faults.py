@@ -6,6 +6,7 @@ import hashlib
 import shutil
 
 import pytest
+from manifests import rewrite_manifest
 
 from data_shards.format import index_name, read_index, read_manifest
 from distill.errors import InputError
@@ -26,9 +27,8 @@ def damage_sample(root, shard_number, row, payload: bytes | None = None) -> str:
     with (root / shard.name).open("r+b") as file:
         file.seek(int(entry["offset"]))
         file.write(payload if payload is not None else b"#")
-    text = (root / "manifest.json").read_text()
     found = hashlib.sha256((root / shard.name).read_bytes()).hexdigest()
-    (root / "manifest.json").write_text(text.replace(shard.sha256, found))
+    rewrite_manifest(root, lambda text: text.replace(shard.sha256, found))
     return f"{int(entry['key']) & 0xFFFFFFFFFF:09d}"
 
 

@@ -9,7 +9,9 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from manifests import rewrite_manifest
 
+from data_shards.__main__ import main
 from distill.errors import InputError
 from distill.stream.batch import SideTokens
 from distill.stream.faults import TooManyFaultsError
@@ -178,11 +180,10 @@ def test_what_could_not_be_read_has_no_tokens(make_shards, open_stream, tokenize
     root = shutil.copytree(make_shards({"sw-en": 50}), tmp_path / "copy")
     shard = sorted(root.rglob("*.tar"))[0]
     whole = shard.read_bytes()
-    manifest = (root / "manifest.json").read_text()
     damaged = whole.replace(b'{"source', b'#"source', 1)
     shard.write_bytes(damaged)
     found, expected = (hashlib.sha256(data).hexdigest() for data in (damaged, whole))
-    (root / "manifest.json").write_text(manifest.replace(expected, found))
+    rewrite_manifest(root, lambda text: text.replace(expected, found))
     with pytest.raises(TooManyFaultsError, match=r"1 unreadable.*wrong checksum.*at most 0"):
         store_tokens(root, side="source", tokenize=tokenize)
     assert not list(root.rglob("*.tokens"))
@@ -197,3 +198,21 @@ def test_what_could_not_be_read_has_no_tokens(make_shards, open_stream, tokenize
     assert side.row(0, 1) is not None
     tokens = SideTokens(tokenize, side).tokens(["jambo", "b"], [(0, 0), (0, 1)])
     assert tokens.input_ids[0, 1:6].tolist() == [ord(letter) for letter in "jambo"]
+
+
+def test_verify_reads_stored_tokens(make_shards, tokenize, tmp_path, capsys):
+    """Those of the shards as they are; what an earlier build left is not used."""
+    root = shutil.copytree(make_shards({"sw-en": 30}), tmp_path / "copy")
+    store_tokens(root, side="source", tokenize=tokenize)
+    main(["verify", str(root), "--quiet"])
+    path = sorted(root.glob("sw-en/*.tokens"))[1]
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 4
+    path.write_bytes(data)
+    with pytest.raises(SystemExit):
+        main(["verify", str(root), "--quiet"])
+    message = capsys.readouterr().err
+    assert "1 of 3 shards are damaged" in message
+    assert f"{path}: stored tokens: its checksum is not that of its contents" in message
+    assert store_tokens(root, side="source", tokenize=tokenize) == 1
+    main(["verify", str(root), "--quiet"])

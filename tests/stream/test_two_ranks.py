@@ -12,6 +12,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+from manifests import rewrite_manifest
 
 from data_shards.format import index_name, read_index, read_manifest
 
@@ -61,5 +62,4 @@ def damage(root: Path, pair: str, rows: int) -> None:
             file.seek(int(entry["offset"]))
             file.write(b"#")
     found = hashlib.sha256((root / shard.name).read_bytes()).hexdigest()
-    manifest = root / "manifest.json"
-    manifest.write_text(manifest.read_text().replace(shard.sha256, found))
+    rewrite_manifest(root, lambda text: text.replace(shard.sha256, found))

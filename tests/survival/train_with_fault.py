@@ -8,6 +8,11 @@ The environment variable FAULTS holds JSON:
   checkpoint, ``evaluation 8``. Rank 0 stays there until the file ``where`` is removed or the run is
   asked to stop; the others wait for it in a collective;
 - ``nan_loss``, ``nan_gradient``: lists of [rank, step]; each step's first attempt is not finite;
+- ``slow``: [rank, step, seconds] that a rank takes longer over a step's first attempt;
+- ``long``: seconds that rank 0 works on while the others wait, once results are scored;
+- ``unseen``: [rank, "step-9/name"]: the rank's file system does not show that file yet;
+- ``unreadable``: [rank, pair, row]: an input/output error meets the rank there, in a shard of that
+  pair; a row of -1 is all of them;
 - ``hang``: [rank, batch] that never arrives, counted from this start; its watchdog loses patience
   then and not before, however slow the machine is.
 """
@@ -23,10 +28,13 @@ from pathlib import Path
 import torch
 from accelerate import Accelerator
 
+import distill.checkpoints.resuming
+import distill.evaluation.evaluate
 import distill.train
 import distill.training.evaluation
 import distill.training.steps
 from distill.stream.bitext import BitextStream
+from distill.stream.reading import SampleReader
 from distill.survival.stopping import StopFlag
 from distill.survival.watchdog import Watchdog
 
@@ -63,6 +71,8 @@ def write(name: str, text: str) -> None:
 
 bitext_losses, save_state = distill.training.steps.bitext_losses, Accelerator.save_state
 evaluate_systems = distill.training.evaluation.evaluate_systems
+missing_file = distill.checkpoints.resuming.missing_file
+on_main, read = distill.evaluation.evaluate.on_main, SampleReader.read
 take, install, start_watching = BitextStream.take, StopFlag.install, Watchdog.__init__
 
 
@@ -70,6 +80,9 @@ def faulty_losses(encode, objective, batch, step, pictures):
     at(f"step {step + 1}")
     first = step not in attempts
     attempts.add(step)
+    rank, slow_step, seconds = FAULTS.get("slow", [None, None, 0])
+    if first and [RANK, step + 1] == [rank, slow_step]:
+        time.sleep(seconds)
     micro = bitext_losses(encode, objective, batch, step, pictures)
     if first and [RANK, step + 1] in FAULTS.get("nan_loss", []):
         return type(micro)(**{**vars(micro), "loss": micro.loss * float("nan")})
@@ -87,6 +100,27 @@ def faulty_take(self, batches):
         watchdogs[0]._limit = 12.0
         threading.Event().wait()
     return take(self, batches)
+
+
+def long_on_main(work, poll=None):
+    def longer():
+        time.sleep(FAULTS.get("long", 0))
+        return work()
+
+    return on_main(longer, poll)
+
+
+def partly_seen(path):
+    rank, file = FAULTS.get("unseen", [None, ""])
+    step, _, name = file.partition("/")
+    return name if [rank, step] == [RANK, path.name] else missing_file(path)
+
+
+def failing_read(self, number, row):
+    rank, pair, wrong_row = FAULTS.get("unreadable", [None, None, None])
+    if rank == RANK and self.shards[number].pair == pair and wrong_row in (row, -1):
+        raise self._fault(number, str(row), "unreadable file", os.strerror(5))
+    return read(self, number, row)
 
 
 def held_save_state(self, output_dir, *args, **kwargs):
@@ -116,6 +150,9 @@ if __name__ == "__main__":
     distill.training.steps.bitext_losses = faulty_losses
     BitextStream.take = faulty_take
     Accelerator.save_state = held_save_state
+    SampleReader.read = failing_read
+    distill.checkpoints.resuming.missing_file = partly_seen
+    distill.evaluation.evaluate.on_main = long_on_main
     distill.training.evaluation.evaluate_systems = held_evaluation
     StopFlag.install = remembered_install
     Watchdog.__init__ = remembered_watchdog

@@ -28,6 +28,7 @@ class Numbers:
 
     def __init__(self, student: torch.nn.Module, numbers: list[float]) -> None:
         self.student, self.numbers, self.weights = student, iter(numbers), []
+        self.ends: list[bool] = []
 
     def takes(self, step: int) -> bool:
         return True
@@ -50,7 +51,7 @@ class Numbers:
         return MicroBatchLosses(loss, loss.detach()[None], groups_B, {}, [str(batch)])
 
     def end_step(self, stepped: bool) -> None:
-        pass
+        self.ends.append(stepped)
 
     def store(self, state: TrainState) -> None:
         pass
@@ -66,26 +67,37 @@ def start():
     return accelerator, *accelerator.prepare(student, optimizer)
 
 
-def step(built, numbers: list[float]) -> tuple[float, Numbers]:
-    """One optimizer step on a source; the gradient norm."""
+class Failures:
+    """Failures in a row, as `NonFiniteCount` counts them."""
+
+    def __init__(self) -> None:
+        self.counted: list[str] = []
+        self.cleared = False
+
+    def add(self, what: str, step: int, keys: list[list[str]]) -> None:
+        self.counted.append(what)
+
+    def clear(self) -> None:
+        self.cleared = True
+
+
+def step(built, numbers: list[float]) -> tuple[float, Part]:
+    """One optimizer step on a source; the gradient norm, and what it was made with."""
     accelerator, student, optimizer = built
     source = Numbers(student, numbers)
-
-    def nothing(*_: object) -> None:
-        pass
-
     training = Part(
         accelerator=accelerator,
         engines=Part(student=student, optimizer=optimizer, zero_stage=None, scales_loss=False),
         recipe=Part(data=Part(accumulation_steps=ACCUMULATION), optimizer=Part(max_grad_norm=0.0)),
         state=TrainState(),
-        watchdog=Part(stage=nothing),
-        failures=Part(add=nothing, clear=nothing),
+        watchdog=Part(stage=lambda _: None),
+        failures=Failures(),
         source=lambda: source,
         first_group=lambda _: 0,
+        read=source,
     )
     means = RunningMeans(["numbers"], torch.device("cpu"))
-    return loop._optimizer_step(training, means, Throughput()), source
+    return loop._optimizer_step(training, means, Throughput()), training
 
 
 @pytest.fixture
@@ -97,8 +109,10 @@ def built():
 
 def assert_whole(built, numbers=(1.0, 2.0, 3.0, 6.0)):
     before = float(built[1].weight.detach())
-    norm, source = step(built, list(numbers))
-    assert source.weights == [before] * ACCUMULATION
+    norm, training = step(built, list(numbers))
+    assert training.read.weights == [before] * ACCUMULATION
+    assert training.read.ends == [True]
+    assert (training.failures.counted, training.failures.cleared) == ([], True)
     assert norm == pytest.approx(sum(numbers) / ACCUMULATION)
     assert float(built[1].weight.detach()) == pytest.approx(before - norm)
 
@@ -107,8 +121,12 @@ def assert_whole(built, numbers=(1.0, 2.0, 3.0, 6.0)):
     "before", [[1.0, NAN, 1.0, 1.0], [NAN, NAN, 1.0, 1.0, 2.0, 1.0], [1.0, 1.0, 1.0]]
 )
 def test_steps_are_whole_after_a_stop_and_a_resume(built, before, tmp_path):
+    forwards: list[int] = []
+    built[1].register_forward_hook(lambda *_: forwards.append(0))
     with pytest.raises(StoppedWaitingError):
         step(built, before)
+    # A step that may not come is not begun: it would draw numbers that the next one is to draw.
+    assert len(forwards) == len(before) // ACCUMULATION * ACCUMULATION
     built[0].save_state(str(tmp_path))
     again = start()
     again[0].load_state(str(tmp_path))
@@ -116,15 +134,21 @@ def test_steps_are_whole_after_a_stop_and_a_resume(built, before, tmp_path):
         assert_whole(again)
 
 
-@pytest.mark.parametrize("bad", [NAN, INF])
-def test_what_is_not_finite_begins_the_step_anew(built, bad):
-    norm, source = step(built, [1.0, bad, 1.0, 1.0, 1.0, 2.0, 3.0, 6.0])
+@pytest.mark.parametrize(("bad", "what"), [(NAN, "loss"), (INF, "gradient")])
+def test_what_is_not_finite_begins_the_step_anew(built, bad, what):
+    norm, training = step(built, [1.0, bad, 1.0, 1.0, 1.0, 2.0, 3.0, 6.0])
     assert norm == pytest.approx(3.0)
-    assert source.weights == [0.0] * 8
+    assert training.read.weights == [0.0] * 8
+    # Counted, and only what was stepped on counts as seen.
+    assert training.read.ends == [False, True]
+    assert (training.failures.counted, training.failures.cleared) == ([what], True)
+    assert training.state.num_skipped_steps == 1
+    assert training.state.num_pairs_seen == ACCUMULATION
     assert_whole(built)
 
 
 def test_a_loss_that_is_not_finite_ruins_no_weight_where_its_gradient_is_finite(built):
-    norm, source = step(built, [1.0, ABSENT, 1.0, 1.0, 1.0, 2.0, 3.0, 6.0])
+    norm, training = step(built, [1.0, ABSENT, 1.0, 1.0, 1.0, 2.0, 3.0, 6.0])
     assert norm == pytest.approx(3.0)
-    assert source.weights == [0.0] * 8
+    assert training.read.weights == [0.0] * 8
+    assert training.failures.counted == ["loss"]

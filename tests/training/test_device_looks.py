@@ -62,7 +62,7 @@ def test_a_step_waits_for_the_device_once(name, tiny_world, tmp_path, monkeypatc
 def test_a_micro_batch_neither_waits_for_its_device_nor_mixes_it_with_the_host(
     tiny_world, monkeypatch
 ):
-    """On torch's `meta` device, which has no values to read, and whose tensors mix with no other's."""
+    """On torch's `meta` device, whose tensors have no values to read and mix with no other's."""
     monkeypatch.setattr(torch, "autocast", lambda *_, **__: nullcontext())
     recipe = load_settings(
         Recipe, tiny_world.recipe, [*ALL, "objectives.transport.backend=reference"]

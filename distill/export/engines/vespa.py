@@ -102,7 +102,7 @@ done < queries.jsonl
         if fixed:
             phases = (
                 "    first-phase {\n      expression: closeness(field, fixed)\n    }\n"
-                "    second-phase {\n      rerank-count: 1000\n      expression: maxsim\n    }"
+                "    second-phase {\n      expression: maxsim\n    }"
             )
         text = _SCHEMA.format(
             cell="int8" if bits else {"float32": "float"}.get(shape.kind, shape.kind),
@@ -146,6 +146,8 @@ done < queries.jsonl
         body: dict[str, Any] = {}
         if query.fixed is not None:
             where = f"{{targetHits: {count}}}nearestNeighbor(fixed, fixed)"
+            # All candidates, however many the depth asks for; Vespa's default is 100.
+            body["ranking.rerankCount"] = count
             body["input.query(fixed)"] = {"values": numbers(query.fixed)}
         rows = numbers(query.vectors)
         return compact(

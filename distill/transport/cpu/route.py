@@ -123,9 +123,9 @@ class _Batch:
             ),
             self.cells,
         )
-        unsolved_G = self.numbers[:, cpu_pairs.UNSOLVED].nonzero().flatten()
-        if len(unsolved_G):
-            self._solve_by_reference(unsolved_G)
+        unsolved_G = np.flatnonzero(self.numbers.numpy()[:, cpu_pairs.UNSOLVED])
+        if unsolved_G.size:
+            self._solve_by_reference(torch.from_numpy(unsolved_G))
 
     def _solve_by_reference(self, pairs_G: Tensor) -> None:
         """Pairs beyond the kernels' range."""

@@ -2,6 +2,11 @@
 
 Shapes: B pairs, N and M padded tokens, D dimension. A launch is for one class of sizes, and the
 programs of pairs in other classes end at once, so that no length is read on the host.
+
+Nothing that changes from batch to batch is compiled into a kernel: its variants are the classes'
+tiles, the vectors' type, the direction and what the settings say. `dimension` is the model's; that
+it is a multiple of 16 lets vectors be read in wide words. Products are in full float32 ("ieee").
+What each class takes on a chip is in kernels.md, beside this file.
 """
 
 from __future__ import annotations
@@ -30,24 +35,29 @@ ITERATIONS = tl.constexpr(5)
 EPSILON = tl.constexpr(6)
 NUM_NUMBERS = tl.constexpr(7)
 
+#: What a launch is told of its batch and of the run's numbers: no variants are made for it.
+_NO_VARIANTS = (
+    *("plan_cost", "a_ptr", "b_ptr", "order_n", "order_m", "size_n", "size_m", "epsilon_ptr"),
+    *("numbers", "rows_ptr", "columns_ptr", "step_ptr", "plan_ptr", "scale_ptr", "wants_plan"),
+    *("N", "M", "least_n", "least_m", "num_iterations", "check_every"),
+)
+
 
 @triton.jit
-def _sizes_fit(n, m, BLOCK_N: tl.constexpr, BLOCK_M: tl.constexpr, LEAST_N: tl.constexpr,
-               LEAST_M: tl.constexpr):  # fmt: skip
+def _sizes_fit(n, m, least_n, least_m, BLOCK_N: tl.constexpr, BLOCK_M: tl.constexpr):
     """Whether a pair of n x m is of this launch's class; empty pairs are of none."""
-    return (n > LEAST_N) & (n <= BLOCK_N) & (m > LEAST_M) & (m <= BLOCK_M)
+    return (n > least_n) & (n <= BLOCK_N) & (m > least_m) & (m <= BLOCK_M)
 
 
 @triton.jit
 def _charged_and_solved(
     student, teacher, plan_cost, blend, pair, places_n, places_m, valid_n, valid_m, N, M,
-    DIMENSION: tl.constexpr, BLOCK_D: tl.constexpr, PRECISION: tl.constexpr,
-    COSINE: tl.constexpr, HAS_PLAN_COST: tl.constexpr,
+    dimension, BLOCK_D: tl.constexpr, COSINE: tl.constexpr, HAS_PLAN_COST: tl.constexpr,
 ):  # fmt: skip
     """The cost that is charged, the cost the plan is solved on, and the vectors' factors."""
     charged, factor_n, factor_m = token_cost(
-        student + pair * N * DIMENSION, teacher + pair * M * DIMENSION,
-        places_n, places_m, valid_n, valid_m, DIMENSION, BLOCK_D, PRECISION, COSINE,
+        student + pair * N * dimension, teacher + pair * M * dimension,
+        places_n, places_m, valid_n, valid_m, dimension, BLOCK_D, COSINE,
     )  # fmt: skip
     solved = charged
     if HAS_PLAN_COST:
@@ -69,22 +79,20 @@ def _penalised(potential, relaxation):
     return tl.where(tl.abs(x) < 0.1, series, relaxation * (1 - tl.exp2(x * (0 - LOG2E))))
 
 
-@triton.jit
+@triton.jit(do_not_specialize=_NO_VARIANTS)
 def solve_kernel(
     student, teacher, plan_cost, a_ptr, b_ptr, order_n, order_m, size_n, size_m, epsilon_ptr,
     numbers, rows_ptr, columns_ptr, step_ptr, plan_ptr,
-    N, M, blend, relaxation, num_iterations, check_every, tolerance, half_width,
-    DIMENSION: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_M: tl.constexpr,
-    BLOCK_D: tl.constexpr, PRECISION: tl.constexpr,
-    LEAST_N: tl.constexpr, LEAST_M: tl.constexpr,
+    N, M, dimension, least_n, least_m, blend,
+    relaxation, num_iterations, check_every, tolerance, half_width, wants_plan,
+    BLOCK_N: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_D: tl.constexpr,
     COSINE: tl.constexpr, HAS_PLAN_COST: tl.constexpr, RELATIVE: tl.constexpr,
     PROXIMAL: tl.constexpr, UNBALANCED: tl.constexpr, WANTS_VALUE: tl.constexpr,
-    WANTS_PLAN: tl.constexpr,
 ):  # fmt: skip
     """Solve one pair; write its numbers, the plan's bits along both sides, and maybe the plan."""
     pair = tl.program_id(0).to(tl.int64)
     n, m = tl.load(size_n + pair), tl.load(size_m + pair)
-    if _sizes_fit(n, m, BLOCK_N, BLOCK_M, LEAST_N, LEAST_M):
+    if _sizes_fit(n, m, least_n, least_m, BLOCK_N, BLOCK_M):
         i, j = tl.arange(0, BLOCK_N), tl.arange(0, BLOCK_M)
         valid_n, valid_m = i < n, j < m
         valid = valid_n[:, None] & valid_m[None, :]
@@ -94,7 +102,7 @@ def solve_kernel(
         b = tl.load(b_ptr + pair * M + places_m, mask=valid_m, other=0.0)
         charged, solved, _, _ = _charged_and_solved(
             student, teacher, plan_cost, blend, pair, places_n, places_m, valid_n, valid_m,
-            N, M, DIMENSION, BLOCK_D, PRECISION, COSINE, HAS_PLAN_COST,
+            N, M, dimension, BLOCK_D, COSINE, HAS_PLAN_COST,
         )  # fmt: skip
         epsilon = tl.load(epsilon_ptr + pair)
         if RELATIVE:
@@ -139,7 +147,7 @@ def solve_kernel(
             gained = tl.sum(a * tl.where(valid_n, f, 0.0), 0)
             gained += tl.sum(b * tl.where(valid_m, g, 0.0), 0)
             tl.store(own + VALUE, gained - epsilon * (mass - 1))
-        if WANTS_PLAN:
+        if wants_plan != 0:
             cells = plan_ptr + pair * N * M + places_n[:, None] * M + places_m[None, :]
             tl.store(cells, plan, mask=valid)
 
@@ -147,9 +155,8 @@ def solve_kernel(
 @triton.jit
 def _store_gradient(
     plan, own, other, to_own, places_own, places_other, valid_own, valid_other,
-    factor_own, factor_other, along, mass, scale,
-    DIMENSION: tl.constexpr, BLOCK_D: tl.constexpr, PRECISION: tl.constexpr,
-    COSINE: tl.constexpr,
+    factor_own, factor_other, along, mass, scale, dimension,
+    BLOCK_D: tl.constexpr, COSINE: tl.constexpr,
 ):  # fmt: skip
     """d loss / d x for one side: plan is [own, other], along and mass its row sums' companions.
 
@@ -157,17 +164,17 @@ def _store_gradient(
     vectors. Squared Euclidean: 2 scale (mass x - w).
     """
     d = tl.arange(0, BLOCK_D)
-    for start in range(0, DIMENSION, BLOCK_D):
-        inside = start + d < DIMENSION
+    for start in range(0, dimension, BLOCK_D):
+        inside = start + d < dimension
         mask = valid_own[:, None] & inside[None, :]
-        place = places_own[:, None] * DIMENSION + start + d[None, :]
+        place = places_own[:, None] * dimension + start + d[None, :]
         x = tl.load(own + place, mask=mask, other=0.0).to(tl.float32) * factor_own[:, None]
         y = tl.load(
-            other + places_other[:, None] * DIMENSION + start + d[None, :],
+            other + places_other[:, None] * dimension + start + d[None, :],
             mask=valid_other[:, None] & inside[None, :],
             other=0.0,
         ).to(tl.float32)
-        weighted = tl.dot(plan, y * factor_other[:, None], input_precision=PRECISION)
+        weighted = tl.dot(plan, y * factor_other[:, None], input_precision="ieee")
         if COSINE:
             gradient = -scale * factor_own[:, None] * (weighted - along[:, None] * x)
         else:
@@ -175,20 +182,19 @@ def _store_gradient(
         tl.store(to_own + place, gradient.to(to_own.dtype.element_ty), mask=mask)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=_NO_VARIANTS)
 def differentiate_kernel(
     student, teacher, plan_cost, order_n, order_m, size_n, size_m,
-    rows_ptr, columns_ptr, step_ptr, scale_ptr, to_student, to_teacher, N, M, blend,
-    DIMENSION: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_M: tl.constexpr,
-    BLOCK_D: tl.constexpr, PRECISION: tl.constexpr,
-    LEAST_N: tl.constexpr, LEAST_M: tl.constexpr,
+    rows_ptr, columns_ptr, step_ptr, scale_ptr, to_student, to_teacher,
+    N, M, dimension, least_n, least_m, blend,
+    BLOCK_N: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_D: tl.constexpr,
     COSINE: tl.constexpr, HAS_PLAN_COST: tl.constexpr,
     WANTS_STUDENT: tl.constexpr, WANTS_TEACHER: tl.constexpr,
 ):  # fmt: skip
     """The plan again from its bits, and from it the gradients of one pair's <C, P> * scale."""
     pair = tl.program_id(0).to(tl.int64)
     n, m = tl.load(size_n + pair), tl.load(size_m + pair)
-    if _sizes_fit(n, m, BLOCK_N, BLOCK_M, LEAST_N, LEAST_M):
+    if _sizes_fit(n, m, least_n, least_m, BLOCK_N, BLOCK_M):
         i, j = tl.arange(0, BLOCK_N), tl.arange(0, BLOCK_M)
         valid_n, valid_m = i < n, j < m
         valid = valid_n[:, None] & valid_m[None, :]
@@ -196,7 +202,7 @@ def differentiate_kernel(
         places_m = tl.load(order_m + pair * M + j, mask=valid_m, other=0)
         charged, solved, factor_n, factor_m = _charged_and_solved(
             student, teacher, plan_cost, blend, pair, places_n, places_m, valid_n, valid_m,
-            N, M, DIMENSION, BLOCK_D, PRECISION, COSINE, HAS_PLAN_COST,
+            N, M, dimension, BLOCK_D, COSINE, HAS_PLAN_COST,
         )  # fmt: skip
         least, _ = reduce(solved, valid)
         rows = tl.load(rows_ptr + pair * N + i, mask=valid_n, other=0.0)
@@ -204,16 +210,16 @@ def differentiate_kernel(
         step, scale = tl.load(step_ptr + pair), tl.load(scale_ptr + pair)
         plan = tl.exp2(plan_bits(solved, valid, least, rows, columns, step))
         along = plan * (1 - charged)
-        left, right = student + pair * N * DIMENSION, teacher + pair * M * DIMENSION
+        left, right = student + pair * N * dimension, teacher + pair * M * dimension
         if WANTS_STUDENT:
             _store_gradient(
-                plan, left, right, to_student + pair * N * DIMENSION,
+                plan, left, right, to_student + pair * N * dimension,
                 places_n, places_m, valid_n, valid_m, factor_n, factor_m,
-                tl.sum(along, 1), tl.sum(plan, 1), scale, DIMENSION, BLOCK_D, PRECISION, COSINE,
+                tl.sum(along, 1), tl.sum(plan, 1), scale, dimension, BLOCK_D, COSINE,
             )  # fmt: skip
         if WANTS_TEACHER:
             _store_gradient(
-                tl.trans(plan), right, left, to_teacher + pair * M * DIMENSION,
+                tl.trans(plan), right, left, to_teacher + pair * M * dimension,
                 places_m, places_n, valid_m, valid_n, factor_m, factor_n,
-                tl.sum(along, 0), tl.sum(plan, 0), scale, DIMENSION, BLOCK_D, PRECISION, COSINE,
+                tl.sum(along, 0), tl.sum(plan, 0), scale, dimension, BLOCK_D, COSINE,
             )  # fmt: skip

@@ -19,8 +19,11 @@ from distill.transport.problem import Problem, Solution, zero_safe
 from distill.transport.route import tokens_first
 from distill.transport.settings import TransportSettings
 
-#: Rows of a block, by the columns: as many cells as a program keeps without spilling.
+#: As many cells as a program keeps without spilling.
 CELLS_OF_A_BLOCK = 8192
+#: Columns of a block: the kernel is compiled for these alone. More are a variant each.
+WIDTHS = (64, 256, 1024, 4096)
+NUM_WARPS = 8
 
 
 @triton.jit
@@ -48,7 +51,15 @@ def _least_costs(cost, least_ptr, order_n, place_m, valid_m, n, N, M, pair, ROWS
     return tl.where(valid_m, column, 0.0)
 
 
-@triton.jit
+#: What a launch is told of its batch and of the run's numbers: no variants are made for it.
+_NO_VARIANTS = (
+    *("cost", "a_ptr", "b_ptr", "order_n", "order_m", "size_n", "size_m", "epsilon_ptr"),
+    *("least_ptr", "rows_ptr", "columns_ptr", "step_ptr", "done_ptr"),
+    *("N", "M", "num_iterations", "check_every"),
+)
+
+
+@triton.jit(do_not_specialize=_NO_VARIANTS)
 def solve_large_kernel(
     cost, a_ptr, b_ptr, order_n, order_m, size_n, size_m, epsilon_ptr,
     least_ptr, rows_ptr, columns_ptr, step_ptr, done_ptr,
@@ -125,6 +136,18 @@ def solve_large_kernel(
     tl.store(done_ptr + pair, done)
 
 
+def width_of(num_columns: int) -> int:
+    """The least of `WIDTHS` for so many columns, and powers of 2 beyond."""
+    return next(
+        (width for width in WIDTHS if num_columns <= width), triton.next_power_of_2(num_columns)
+    )
+
+
+def rows_of(width: int) -> int:
+    """Rows of a block so wide."""
+    return max(CELLS_OF_A_BLOCK // width, 1)
+
+
 @torch.no_grad()
 def solve_large(problem: Problem, settings: TransportSettings) -> Solution:
     """`sinkhorn`, `unbalanced` or `ipot` of each pair, in float32, at its own lengths."""
@@ -135,7 +158,7 @@ def solve_large(problem: Problem, settings: TransportSettings) -> Solution:
     least_BN, rows_BN = torch.zeros_like(a_BN), torch.zeros_like(a_BN)
     columns_BM, step_B = torch.zeros_like(b_BM), torch.ones_like(a_BN[:, 0])
     done_B = torch.zeros(num_pairs, dtype=torch.int32, device=cost_BNM.device)
-    width = max(triton.next_power_of_2(num_columns), 16)
+    width = width_of(num_columns)
     kernel: Any = solve_large_kernel
     kernel[(num_pairs,)](
         cost_BNM,
@@ -154,15 +177,16 @@ def solve_large(problem: Problem, settings: TransportSettings) -> Solution:
         done_B,
         num_rows,
         num_columns,
-        settings.marginal_relaxation,
+        float(settings.marginal_relaxation),
         settings.num_iterations,
         settings.check_every,
-        settings.tolerance,
-        ROWS=max(CELLS_OF_A_BLOCK // width, 1),
+        float(settings.tolerance),
+        ROWS=rows_of(width),
         BLOCK_M=width,
         PROXIMAL=settings.solver == "ipot",
         UNBALANCED=settings.solver == "unbalanced",
-        num_warps=8,
+        num_warps=NUM_WARPS,
+        enable_fp_fusion=True,
     )
     excess_BNM = (cost_BNM - least_BN.unsqueeze(2)) * step_B[:, None, None]
     plan_BNM = (rows_BN.unsqueeze(2) + columns_BM.unsqueeze(1) - excess_BNM).exp2()

@@ -9,32 +9,21 @@ Shapes: B pairs, N student tokens, M teacher tokens, D dimension.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
-import triton
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from distill.transport.diagnostics import BAND_HALF_WIDTH
 from distill.transport.gpu import kernels
+from distill.transport.gpu.classes import fits, size_classes
 from distill.transport.gpu.large import solve_large
 from distill.transport.reference import reference_route
 from distill.transport.route import PairResults, Request, tokens_first
 
-#: The largest tile, in cells, that two matrices of fit a multiprocessor's registers.
-LARGEST_TILE = 128 * 128
 #: Dimensions taken at a time: with more, vectors crowd the tile out of the registers.
 BLOCK_D = 16
-#: The least side of a matrix product.
-LEAST_SIDE = 16
-#: Classes of sizes along each side, each half as long as the one before.
-SIZE_CLASSES = 3
-
-
-def fits(num_student_tokens: int, num_teacher_tokens: int) -> bool:
-    """Whether a tile for these padded lengths stays on the chip."""
-    return _side(num_student_tokens) * _side(num_teacher_tokens) <= LARGEST_TILE
 
 
 def triton_route(request: Request) -> PairResults:
@@ -64,35 +53,6 @@ def triton_route(request: Request) -> PairResults:
     )
 
 
-class _SizeClass(NamedTuple):
-    """Pairs of LEAST < tokens <= BLOCK on both sides."""
-
-    BLOCK_N: int
-    BLOCK_M: int
-    LEAST_N: int
-    LEAST_M: int
-
-    @property
-    def num_warps(self) -> int:
-        cells = self.BLOCK_N * self.BLOCK_M
-        return next((warps for warps in (1, 2, 4) if cells <= 512 * warps), 8)
-
-
-def size_classes(num_student_tokens: int, num_teacher_tokens: int) -> list[_SizeClass]:
-    """The launches for a batch padded to these lengths: every size from 1 on is in one."""
-
-    def sides(length: int) -> list[tuple[int, int]]:
-        blocks = [max(_side(length) >> k, LEAST_SIDE) for k in range(SIZE_CLASSES)]
-        blocks = sorted(set(blocks))
-        return list(zip(blocks, [0, *blocks[:-1]], strict=True))
-
-    return [
-        _SizeClass(block_n, block_m, least_n, least_m)
-        for block_n, least_n in sides(num_student_tokens)
-        for block_m, least_m in sides(num_teacher_tokens)
-    ]
-
-
 class _Batch:
     """One call's tensors: what the kernels read and what they left."""
 
@@ -113,11 +73,10 @@ class _Batch:
         self.step_B = torch.zeros(num_pairs, device=device)
         self.plan_BNM = torch.zeros(shape if request.return_plan else 1, device=device)
         self.plan_cost = request.plan_cost_BNM
-        self.blend = settings.plan_blend if settings.plan_source == "blend" else 1.0
+        self.blend = float(settings.plan_blend) if settings.plan_source == "blend" else 1.0
         self.dimension = request.student_BND.shape[-1]
         # What does not change between the forward and the backward kernel.
         self.constants = {
-            "DIMENSION": self.dimension,
             "BLOCK_D": BLOCK_D,
             "COSINE": settings.cost == "cosine",
             "HAS_PLAN_COST": self.plan_cost is not None,
@@ -128,10 +87,18 @@ class _Batch:
         for size_class in size_classes(*lengths):
             kernel[(len(self.a_BN),)](
                 *arguments,
-                **size_class._asdict(),
+                N=lengths[0],
+                M=lengths[1],
+                dimension=self.dimension,
+                blend=self.blend,
+                least_n=size_class.least_n,
+                least_m=size_class.least_m,
+                BLOCK_N=size_class.block_n,
+                BLOCK_M=size_class.block_m,
                 **self.constants,
                 **constants,
                 num_warps=size_class.num_warps,
+                enable_fp_fusion=True,
             )
 
     def solve(self, student_BND: Tensor, teacher_BMD: Tensor) -> None:
@@ -153,21 +120,16 @@ class _Batch:
             self.columns_BM,
             self.step_B,
             self.plan_BNM,
-            self.a_BN.shape[1],
-            self.b_BM.shape[1],
-            self.blend,
-            settings.marginal_relaxation,
-            settings.num_iterations,
-            settings.check_every,
-            settings.tolerance,
-            BAND_HALF_WIDTH + 1e-6,
-            # Costs in full precision: what the plan is sharpest in.
-            PRECISION="ieee",
+            relaxation=float(settings.marginal_relaxation),
+            num_iterations=settings.num_iterations,
+            check_every=settings.check_every,
+            tolerance=float(settings.tolerance),
+            half_width=BAND_HALF_WIDTH + 1e-6,
+            wants_plan=int(request.return_plan),
             RELATIVE=request.epsilon_relative,
             PROXIMAL=settings.solver == "ipot",
             UNBALANCED=settings.solver == "unbalanced",
             WANTS_VALUE=settings.value != "sharp",
-            WANTS_PLAN=request.return_plan,
         )
 
     def differentiate(
@@ -192,11 +154,6 @@ class _Batch:
             scale_B.float().contiguous(),
             gradients[0],
             gradients[1],
-            self.a_BN.shape[1],
-            self.b_BM.shape[1],
-            self.blend,
-            # Three products of tensor cores, right to 1e-6, and fewer registers.
-            PRECISION="tf32x3",
             WANTS_STUDENT=wanted[0],
             WANTS_TEACHER=wanted[1],
         )
@@ -222,7 +179,3 @@ class _FusedTransport(torch.autograd.Function):
             gradient if needed else None for gradient, needed in zip(gradients, wanted, strict=True)
         )
         return to_student, to_teacher, None
-
-
-def _side(length: int) -> int:
-    return max(triton.next_power_of_2(length), LEAST_SIDE)

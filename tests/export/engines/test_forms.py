@@ -31,7 +31,9 @@ def unit(number: int, seed: int) -> np.ndarray:
     return drawn / np.linalg.norm(drawn, axis=1, keepdims=True)
 
 
-def written(name: str, kind: str, fixed: int, folder: Path) -> tuple[list[Entry], dict]:
+def written(
+    name: str, kind: str, fixed: int, folder: Path, depth: int = 5
+) -> tuple[list[Entry], dict]:
     """Two documents and a query through an engine: (documents, query as parsed JSON)."""
     engine, shape = ENGINES[name], Shape(DIMENSION, kind, fixed)
     encode = FixedVectors(DIMENSION, fixed) if fixed else None
@@ -46,7 +48,7 @@ def written(name: str, kind: str, fixed: int, folder: Path) -> tuple[list[Entry]
     engine.write_documents(folder, shape, iter(entries))
     vectors = unit(4, 9)
     query = Entry(vectors, None if encode is None else encode.query(vectors))
-    line = engine.query(shape, query, 5)
+    line = engine.query(shape, query, depth)
     assert "\n" not in line
     return entries, json.loads(line) if engine.queries_file.endswith("jsonl") else {}
 
@@ -141,6 +143,16 @@ def test_vespa(kind, fixed, tmp_path):
         assert len(rows) == len(entry.vectors)
     assert {key[12:-1] for key in query if key.startswith("input")} == set(inputs)
     assert ("nearestNeighbor(fixed, fixed)" in query["yql"]) is bool(fixed)
+
+
+@pytest.mark.parametrize("depth", [5, 200])
+def test_vespa_ranks_all_candidates_however_many(depth, tmp_path):
+    _, query = written("vespa", "float32", FIXED, tmp_path, depth)
+    count = max(100, 10 * depth)
+    assert f"{{targetHits: {count}}}nearestNeighbor" in query["yql"]
+    assert query["ranking.rerankCount"] == count
+    schema = (tmp_path / "application/schemas/documents.sd").read_text()
+    assert "rerank-count" not in schema
 
 
 @pytest.mark.parametrize("fixed", [0, FIXED])

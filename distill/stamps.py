@@ -1,4 +1,4 @@
-"""Remembers a file's checksum at a size and time of change, next to the cache: `Stamp`.
+"""Remembers files' checksums at a size and time of change: `Stamp`, `is_intact`, `note_intact`.
 
 A stamp is also the lock of its file among the processes of this machine. It is believed only if
 it belongs to this user (or root): whoever can write into a shared folder can put files there.
@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import errno
 import fcntl
-import hashlib
 import json
 import os
 import stat
@@ -17,9 +16,9 @@ from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 
+from distill.checksums import sha256_of
 from distill.errors import InputError
 
-_BLOCK = 1 << 20
 # Below, a file is hashed by each process that opens it, sooner than a stamp is found.
 _STAMPED_BYTES = 8 << 20
 
@@ -53,20 +52,22 @@ class Stamp:
             return {}
         return found if isinstance(found, dict) else {}
 
-    def holds(self, path: Path, of: str = "") -> bool:
+    def holds(self, path: Path, of: str | None = None) -> bool:
         """Whether a file is still as it was recorded, hashed anew if it was touched.
 
         Args:
             path: the file; a link is never one.
-            of: what it was made of, as recorded.
+            of: what it was made of, as recorded; None takes whatever that is.
         """
         known = self._read()
-        if path.is_symlink() or not path.is_file() or known.get("of") != of:
+        if path.is_symlink() or not path.is_file():
+            return False
+        if of is not None and known.get("of") != of:
             return False
         if known.get("state") != list(state_of(path)):
-            if known.get("sha256") != hash_file(path):
+            if known.get("sha256") != sha256_of(path):
                 return False
-            self.record(path, str(known["sha256"]), of)
+            self.record(path, str(known["sha256"]), str(known.get("of") or ""))
         # When it was last used; the file's own times must stay.
         os.utime(self._descriptor)
         return True
@@ -76,7 +77,7 @@ class Stamp:
         state, known = state_of(path), self._read()
         if known.get("state") == list(state):
             return str(known.get("sha256"))
-        digest = hash_file(path)
+        digest = sha256_of(path)
         if state == state_of(path):
             self.record(path, digest)
         return digest
@@ -130,20 +131,7 @@ def _opened(path: Path) -> int:
     return descriptor
 
 
-def hash_file(path: Path) -> str:
-    """SHA-256 of a file in hex, in flat memory.
-
-    Raises:
-        OSError: it cannot be read.
-    """
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(_BLOCK):
-            digest.update(block)
-    return digest.hexdigest()
-
-
-def sha256_of(path: Path, stamp_of: Callable[[str], Path]) -> str:
+def remembered_sha256(path: Path, stamp_of: Callable[[str], Path]) -> str:
     """SHA-256 of a file, which is read once as long as it does not change.
 
     A process hashes it once; a large one is hashed once by all processes of a machine, which find
@@ -165,6 +153,34 @@ def _sha256_in(path: str, state: State, stamp_of: Callable[[str], Path]) -> str:
         try:
             with stamped(stamp_of(path)) as stamp:
                 return stamp.sha256(Path(path))
-        except InputError:
+        except (InputError, OSError):
+            # A folder that is read-only, or a file system without locks.
             pass
-    return hash_file(Path(path))
+    return sha256_of(Path(path))
+
+
+def is_intact(path: Path, sha256: str) -> bool:
+    """Whether a file has the checksum that was noted when it was written.
+
+    It is hashed once (`remembered_sha256`); its stamp is a hidden file next to it.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
+    return remembered_sha256(path, _beside) == sha256
+
+
+def note_intact(path: Path, sha256: str) -> None:
+    """Remember the checksum of a file that was just written, so that nobody hashes it.
+
+    Raises:
+        OSError: there is no such file.
+    """
+    if path.stat().st_size >= _STAMPED_BYTES:
+        with stamped(_beside(str(path))) as stamp:
+            stamp.record(path, sha256)
+
+
+def _beside(path: str) -> Path:
+    file = Path(path)
+    return file.with_name(f".{file.name}.checked")

@@ -43,7 +43,7 @@ def units(text: str) -> list[tuple[int, int]]:
     return [match.span() for match in _UNIT.finditer(text)]
 
 
-def terms(word: str) -> list[str]:
+def terms_of_run(word: str) -> list[str]:
     """A word itself; of runs in such a script the overlapping pairs of characters."""
     if not is_unspaced(word):
         return [word]
