@@ -71,6 +71,9 @@ class RowBuffer:
         starts = np.cumsum(self._lengths) - self._lengths
         return starts[rows], self._lengths[rows]
 
+    def release(self) -> None:
+        """See `Segment.release`; these are this process's own."""
+
     def in_order(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Identities, first tokens and lengths of the texts in the order of a segment."""
         order = np.lexsort((self._texts["check"], self._texts["hash"], self._lengths))

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import mmap
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -95,6 +96,7 @@ class Segment:
         vectors: (T, D).
         lengths_L: the distinct numbers of tokens, rising.
         counts_L: how many texts have them.
+        pages: the mapped file of the vectors; None of no vectors.
     """
 
     hashes: np.ndarray
@@ -102,6 +104,7 @@ class Segment:
     vectors: Tensor
     lengths_L: np.ndarray
     counts_L: np.ndarray
+    pages: mmap.mmap | None
 
     def __len__(self) -> int:
         return len(self.hashes)
@@ -120,6 +123,11 @@ class Segment:
         kind = np.searchsorted(first_row, rows, side="right") - 1
         lengths = self.lengths_L[kind]
         return first_token[kind] + (rows - first_row[kind]) * lengths, lengths
+
+    def release(self) -> None:
+        """Count the vectors that were read to this process no longer; the page cache keeps them."""
+        if self.pages is not None:
+            self.pages.madvise(mmap.MADV_DONTNEED)
 
     def by_row(self) -> np.ndarray:
         """`IDENTITY` (P,) of all rows, in their order."""
@@ -203,18 +211,13 @@ def open_segment(description: Path, key: str) -> Segment:
         lengths_L, counts_L = np.array(record["lengths"], dtype=np.int64).reshape(-1, 2).T
         num_texts, num_tokens = int(counts_L.sum()), int((lengths_L * counts_L).sum())
         dtype = getattr(torch, record["precision"])
-        index = _mapped(description.with_suffix(".index"), np.dtype("<u8"), (2 * num_texts,))
-        vectors = _mapped(
-            description.with_suffix(".vectors"),
-            _RAW[dtype.itemsize][0],
-            (num_tokens, record["dimension"]),
-        )
+        index, _ = _mapped(description.with_suffix(".index"), np.dtype("<u8"))
+        flat, pages = _mapped(description.with_suffix(".vectors"), _RAW[dtype.itemsize][0])
+        vectors = torch.from_numpy(flat).view(dtype).view(num_tokens, record["dimension"])
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise DamagedSegmentError(description) from error
     places = index[num_texts:].view("<u4").reshape(-1, 2)
-    return Segment(
-        index[:num_texts], places, torch.from_numpy(vectors).view(dtype), lengths_L, counts_L
-    )
+    return Segment(index[:num_texts], places, vectors, lengths_L, counts_L, pages)
 
 
 def remove_segment(description: Path) -> None:
@@ -226,11 +229,13 @@ def remove_segment(description: Path) -> None:
         path.with_name(f".{path.name}.checked").unlink(missing_ok=True)
 
 
-def _mapped(path: Path, dtype: np.dtype, shape: tuple[int, ...]) -> np.ndarray:
-    if 0 in shape:
-        return np.zeros(shape, dtype=dtype)
-    # Copy-on-write, because torch has no read-only tensors; nothing writes to it.
-    return np.asarray(np.memmap(path, dtype=dtype, mode="c", shape=shape))
+def _mapped(path: Path, dtype: np.dtype[Any]) -> tuple[np.ndarray, mmap.mmap | None]:
+    with path.open("rb") as file:
+        if not path.stat().st_size:
+            return np.zeros(0, dtype=dtype), None
+        # Copy-on-write, because torch has no read-only tensors; nothing writes to it.
+        pages = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
+    return np.frombuffer(pages, dtype=dtype), pages
 
 
 class _Unfinished:

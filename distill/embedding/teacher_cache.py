@@ -314,7 +314,10 @@ class TeacherCache:
             at = found == number
             starts[at], lengths[at] = sources[number].spans(rows[at])
         vectors = [source.vectors for source in sources]
-        return gathered(vectors, found, starts, lengths, pinned), lengths
+        packed = gathered(vectors, found, starts, lengths, pinned)
+        for number in np.unique(found):
+            sources[number].release()
+        return packed, lengths
 
 
 def encode_together(forwards: Sequence[Forward], number: int, cache: TeacherCache) -> None:
