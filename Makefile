@@ -47,8 +47,8 @@ $(FLOOR)/installed: pyproject.toml .ci/floors.py
 	$(PYTHON) -m venv $(FLOOR)
 	$(PYTHON) .ci/floors.py > $(FLOOR)/floors.txt
 	$(FLOOR)/bin/python -m pip install --quiet --constraint $(FLOOR)/floors.txt torch
-	$(FLOOR)/bin/python -m pip install --quiet --constraint $(FLOOR)/floors.txt --editable . \
-	    pytest pytest-xdist hypothesis
+	$(FLOOR)/bin/python -m pip install --quiet --constraint $(FLOOR)/floors.txt \
+	    --editable ".[evaluation,data,cpu,lora,onnx]" pytest pytest-xdist hypothesis
 	touch $@
 
 test-roundtrips: $(VENV)/installed-dev $(READERS)/installed

@@ -17,11 +17,15 @@ import yaml
 ROOT = Path(__file__).resolve().parent.parent
 #: What lies at the package's root: what is launched, and what every room may know.
 AT_THE_ROOT = {"__init__", "__main__", "train", "train_teacher"} | {
-    *("checksums", "disks", "errors", "json_files", "languages", "monitoring", "stamps", "tokens"),
+    *("checksums", "disks", "errors", "json_files", "languages", "monitoring", "precision"),
+    *("stamps", "tokens"),
 }
 KNOWN_TO_ALL = {
     f"distill.{name}"
-    for name in ("checksums", "disks", "errors", "json_files", "languages", "stamps", "tokens")
+    for name in (
+        *("checksums", "disks", "errors", "json_files", "languages", "precision", "stamps"),
+        "tokens",
+    )
 }
 
 #: How ranks speak to each other.
@@ -39,7 +43,8 @@ ALLOWED = {
     "distill.tokens": set(),
     "distill.languages": {"distill.errors"},
     "distill.monitoring": {"distill.distributed.collectives"},
-    "distill.transport": {"distill.errors"},
+    "distill.precision": set(),
+    "distill.transport": {"distill.errors", "distill.precision"},
     "distill.lexicons": KNOWN_TO_ALL,
     "distill.survival": KNOWN_TO_ALL,
     "distill.encoders": KNOWN_TO_ALL,

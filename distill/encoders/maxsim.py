@@ -8,6 +8,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from distill.precision import product
+
 
 def maxsim_scores(
     query_QND: Tensor, query_mask_QN: Tensor, document_PMD: Tensor, document_mask_PM: Tensor
@@ -28,7 +30,7 @@ def maxsim_scores(
     num_queries, num_tokens, _ = query_QND.shape
     num_documents, document_width, _ = document_PMD.shape
     # One matrix product for the whole batch: (Q*N, D) x (D, P*M).
-    similarity = query_QND.flatten(0, 1) @ document_PMD.flatten(0, 1).T
+    similarity = product(query_QND.flatten(0, 1), document_PMD.flatten(0, 1).T)
     similarity = similarity.view(num_queries, num_tokens, num_documents, document_width)
     similarity = similarity.masked_fill(~document_mask_PM, float("-inf"))
     best_QNP = similarity.amax(dim=-1)
@@ -61,7 +63,7 @@ def mean_maxsim_of_own(
         document_mask_QKM: bool (Q, K, M); a document without tokens scores 0.
     """
     num_queries, num_documents, width, _ = document_QKMD.shape
-    similarity = query_QND @ document_QKMD.flatten(1, 2).transpose(1, 2)
+    similarity = product(query_QND, document_QKMD.flatten(1, 2).transpose(1, 2))
     similarity = similarity.view(num_queries, -1, num_documents, width)
     similarity = similarity.masked_fill(~document_mask_QKM.unsqueeze(1), float("-inf"))
     empty_QK = ~document_mask_QKM.any(dim=-1)

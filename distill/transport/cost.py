@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from distill.errors import InputError
-from distill.transport.precision import product
+from distill.precision import product
 
 
 def working_precision(tensor: Tensor) -> Tensor:

@@ -13,8 +13,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from distill.precision import product
 from distill.transport.early_stop import EarlyStop
-from distill.transport.precision import product
 from distill.transport.problem import Problem, Solution, reduce_cost, zero_safe
 from distill.transport.settings import TransportSettings
 

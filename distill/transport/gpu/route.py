@@ -9,7 +9,7 @@ Shapes: B pairs, N student tokens, M teacher tokens, D dimension.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -179,4 +179,3 @@ class _FusedTransport(torch.autograd.Function):
             gradient if needed else None for gradient, needed in zip(gradients, wanted, strict=True)
         )
         return to_student, to_teacher, None
-

@@ -1,6 +1,7 @@
 """Multiplies in full precision, whatever the encoders around it are set to (`product`).
 
-Costs and solves lose what they are for in TF32's ten bits: Sinkhorn's iterations stall on them.
+Costs, solves and scores lose what they are for in TF32's ten bits: Sinkhorn's iterations stall on
+them, and documents of nearly equal scores change places.
 """
 
 from __future__ import annotations
@@ -25,8 +26,12 @@ def full_precision(device_type: str) -> Iterator[None]:
         # Set through the newer interface; torch then refuses to read the older one, and needs
         # none of it. Where it does read it, both must be set, or its next reader is refused.
         overall = None
-    backends = [torch.backends.cuda.matmul, torch.backends.mkldnn.matmul]
-    backends = [backend for backend in backends if hasattr(backend, "fp32_precision")]
+    # Neither has it in older torch.
+    backends = [
+        backend.matmul
+        for backend in (torch.backends.cuda, torch.backends.mkldnn)
+        if hasattr(getattr(backend, "matmul", None), "fp32_precision")
+    ]
     before = [backend.fp32_precision for backend in backends]
     if overall is not None:
         torch.set_float32_matmul_precision("highest")
