@@ -36,7 +36,7 @@ def num_tokens(number: int) -> int:
 def _side() -> Any:
     import torch
 
-    from distill.embedding.teacher_cache import TeacherSide
+    from distill.embedding.fixed_shapes import TeacherSide
     from distill.tokens import Tokens
 
     vectors = torch.nn.functional.normalize(torch.randn(1 << 12, DIMENSION), dim=1)

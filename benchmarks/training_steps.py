@@ -35,7 +35,8 @@ def finish(model: Any, embeddings: Any) -> torch.optim.AdamW:
 def ours(task: dict[str, Any], cached: bool) -> Callable[[Pairs], None]:
     """Token-level OT as a run does it, without the stream and the curves."""
     from distill.distributed.zero import Engines
-    from distill.embedding.teacher_cache import TeacherCache, TeacherSide
+    from distill.embedding.fixed_shapes import TeacherSide
+    from distill.embedding.teacher_cache import TeacherCache
     from distill.encoders.directory import load_encoder
     from distill.objectives.combination import CombinedObjective
     from distill.objectives.encodings import RunFacts

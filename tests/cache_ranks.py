@@ -19,7 +19,8 @@ import torch.distributed as dist
 from distill.distributed import collectives
 from distill.embedding import cache_filling
 from distill.embedding.cache_filling import fill_ahead
-from distill.embedding.teacher_cache import TeacherCache, TeacherSide
+from distill.embedding.fixed_shapes import TeacherSide
+from distill.embedding.teacher_cache import TeacherCache
 from distill.encoders.directory import load_encoder
 from distill.errors import InputError
 

@@ -36,7 +36,7 @@ _FORMAT = "segments 1"
 #: Tokens that are copied at once where a segment is written.
 _BLOCK_TOKENS = 1 << 17
 #: More segments than these are merged, those that are smaller, until they are larger.
-_MANY, _MERGED_BYTES = 32, 1 << 32
+_MANY, _MERGED_BYTES = 32, 1 << 29
 
 
 class EmbeddingCache:
@@ -68,14 +68,12 @@ class EmbeddingCache:
         return set(self._segments)
 
     def refresh(self) -> None:
-        """Open what is there now: what others wrote is found, what they merged is left."""
-        there = {}
+        """Open what others have written since; what is mapped stays, whoever removes its files."""
         for description in sorted(self.directory.glob("*.json")):
-            name = description.stem
-            segment = self._segments.get(name) or self._opened(description)
-            if segment is not None:
-                there[name] = segment
-        self._segments = there
+            if description.stem not in self._segments:
+                segment = self._opened(description)
+                if segment is not None:
+                    self._segments[description.stem] = segment
 
     def _opened(self, description: Path) -> Segment | None:
         try:
@@ -185,6 +183,7 @@ class EmbeddingCache:
                     merged = self._merged(list(small.values()))
                     for name in small.keys() - {merged.stem}:
                         remove_segment(self.directory / f"{name}.json")
+                    self._segments = {}
         except OSError:
             pass
         self.refresh()

@@ -11,6 +11,7 @@ stored yet comes out as it was.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,33 +23,14 @@ from torch import Tensor
 from distill.distributed import collectives
 from distill.distributed.agreement import on_main, together
 from distill.embedding.embedding_cache import EmbeddingCache, gathered
-from distill.embedding.encoding import Encode, Tokenize
+from distill.embedding.fixed_shapes import TeacherSide, in_fixed_shapes
 from distill.embedding.row_buffer import RowBuffer
 from distill.embedding.segments import Segment, identities
 from distill.errors import InputError
 from distill.tokens import Tokens, on_device
 
-#: Rows of each forward of the teacher, and what its width is a multiple of.
-_ROWS, _WIDTHS = 16, 16
 #: Vectors of a rank that are written as a segment.
-_SEGMENT_BYTES = 1 << 27
-
-
-@dataclass(frozen=True)
-class TeacherSide:
-    """The teacher as the encoder of one side.
-
-    Attributes:
-        encode: tokens on its device → (B, N, D) vectors.
-        tokenize: the side's tokenisation.
-        longest: most tokens that it makes of a text.
-        padding_id: of the tokenizer.
-    """
-
-    encode: Encode
-    tokenize: Tokenize
-    longest: int
-    padding_id: int
+_SEGMENT_BYTES = 1 << 29
 
 
 @dataclass(frozen=True)
@@ -57,8 +39,8 @@ class Forward:
 
     Attributes:
         cache: of whom the texts are.
-        texts: `IDENTITY` (P,) of at most `_ROWS` texts; those are the first rows of the tokens.
-        tokens: `_ROWS` rows.
+        texts: `IDENTITY` (P,) of the first rows of the tokens; the others are not kept.
+        tokens: of a shape that `in_fixed_shapes` gives.
     """
 
     cache: TeacherCache
@@ -89,7 +71,7 @@ class TeacherCache:
     ) -> None:
         self._store, self._side, self._dtype = store, side, dtype
         self._device = torch.device(device)
-        self._buffer = RowBuffer(dtype)
+        self._buffer, self._written_at = RowBuffer(dtype), _SEGMENT_BYTES
 
     @classmethod
     def open(
@@ -146,25 +128,15 @@ class TeacherCache:
         if not len(missing):
             return []
         tokens = self._side.tokenize([distinct[position] for position in missing])
-        return self._forwards(wanted[missing], tokens)
+        return [
+            Forward(self, wanted[missing[rows]], shaped)
+            for rows, shaped in in_fixed_shapes(tokens, self._side)
+        ]
 
     def idle(self) -> Forward:
         """A forward for a rank that lacks nothing while others encode."""
-        return self._forwards(identities([]), self._side.tokenize([""]))[0]
-
-    def _forwards(self, texts: np.ndarray, tokens: Tokens) -> list[Forward]:
-        used_BN = tokens.attention_mask.numpy().astype(bool) | tokens.scoring_mask.numpy()
-        widths = np.where(used_BN, np.arange(1, used_BN.shape[1] + 1), 1).max(axis=1, initial=1)
-        widths = np.minimum(-(-widths // _WIDTHS) * _WIDTHS, self._side.longest)
-        forwards = []
-        for width in np.unique(widths):
-            rows = np.flatnonzero(widths == width)
-            for start in range(0, len(rows), _ROWS):
-                own = rows[start : start + _ROWS]
-                filled = torch.from_numpy(np.pad(own, (0, _ROWS - len(own)), mode="edge"))
-                padded = _as_wide(tokens[filled], int(width), self._side.padding_id)
-                forwards.append(Forward(self, texts[own] if len(texts) else texts, padded))
-        return forwards
+        _, tokens = next(in_fixed_shapes(self._side.tokenize([""]), self._side))
+        return Forward(self, identities([]), tokens)
 
     @torch.no_grad()
     def _run(self, forward: Forward) -> None:
@@ -184,8 +156,8 @@ class TeacherCache:
                 "set teacher_cache_precision=bfloat16 or float32",
             )
         self._buffer.add(forward.texts, mask_BN.sum(axis=1), kept)
-        if self._buffer.num_bytes >= _SEGMENT_BYTES:
-            self.write()
+        if self._buffer.num_bytes >= self._written_at:
+            self._write_if_there_is_room()
 
     def include(self, texts: Sequence[str]) -> None:
         """Encode those of this rank's `texts` that are not here. Collective."""
@@ -205,16 +177,19 @@ class TeacherCache:
     def keep(self) -> None:
         """Store what is in memory, as far as there is room, and find what others stored.
 
-        Collective; nobody looks before all have written, so what a run finds after a checkpoint
-        does not depend on whether it was interrupted there.
+        Collective; nobody looks before all have written.
         """
+        self._write_if_there_is_room()
+        self.refresh()
+
+    def _write_if_there_is_room(self) -> None:
         try:
             self.write()
+            self._written_at = _SEGMENT_BYTES
         except InputError as error:
-            # No reason to end a run: it is encoded again when it is wanted.
-            print(f"{error}; encoded again when wanted", flush=True)
-            self._buffer = RowBuffer(self._dtype)
-        self.refresh()
+            # No reason to end a run.
+            print(f"{error}; kept in memory until then", file=sys.stderr, flush=True)
+            self._written_at = 2 * max(self._buffer.num_bytes, _SEGMENT_BYTES)
 
     def refresh(self) -> None:
         """Find what ranks stored. Collective."""
@@ -336,17 +311,3 @@ def encode_together(forwards: Sequence[Forward], number: int, cache: TeacherCach
     for _ in range(number - len(forwards)):
         assert idle is not None
         cache._run(idle)
-
-
-def _as_wide(tokens: Tokens, width: int, padding_id: int) -> Tokens:
-    """Tokens with N as given; what is cut off is padding."""
-
-    def fit(part: Tensor, value: int) -> Tensor:
-        return torch.nn.functional.pad(part, (0, width - part.shape[1]), value=value)
-
-    return Tokens(
-        fit(tokens.input_ids, padding_id),
-        fit(tokens.attention_mask, 0),
-        fit(tokens.scoring_mask, 0),
-        fit(tokens.content_mask, 0),
-    )

@@ -8,7 +8,8 @@ from typing import Literal
 
 import torch
 
-from distill.embedding.teacher_cache import Forward, TeacherCache, TeacherSide
+from distill.embedding.fixed_shapes import TeacherSide
+from distill.embedding.teacher_cache import Forward, TeacherCache
 from distill.encoders.text import TextEncoder
 from distill.recipe.recipe import Recipe
 

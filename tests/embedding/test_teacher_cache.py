@@ -10,9 +10,12 @@ import torch
 from distill.embedding import embedding_cache, segments
 from distill.embedding.embedding_cache import EmbeddingCache
 from distill.embedding.embeddings import from_rows
-from distill.embedding.teacher_cache import TeacherCache, TeacherSide
+from distill.embedding.fixed_shapes import TeacherSide
+from distill.embedding.teacher_cache import TeacherCache
 from distill.encoders.directory import load_encoder
 from distill.errors import InputError
+from distill.recipe.files import load_settings
+from distill.recipe.recipe import Recipe
 from distill.tokens import Tokens
 
 TEXTS = ["red river", "golden market and fire", "the stone"]
@@ -115,12 +118,13 @@ def test_a_run_goes_on_where_its_cache_cannot_be_written(tmp_path, tiny_world, c
     moved = folder.rename(tmp_path / "moved")
     folder.write_text("no folder")
     cache.keep()
-    assert "encoded again when wanted" in capsys.readouterr().out
-    assert len(cache) == 0
-    cache.include(TEXTS)
+    assert "kept in memory until then" in capsys.readouterr().err
     assert bits(cache, TEXTS) == expected
     folder.unlink()
     moved.rename(folder)
+    cache.keep()
+    assert bits(cache, TEXTS) == expected
+    assert len(opened(tmp_path / "cache", tiny_world)[0]) == len(TEXTS)
     with pytest.raises(InputError, match="teacher_cache"):
         opened(folder / "in-use.lock", tiny_world)
 
@@ -228,3 +232,9 @@ def test_small_segments_are_merged_unless_they_are_in_use(tmp_path, tiny_world):
     assert bits(cache, LONG[:40]) == expected
     (folder,) = tmp_path.iterdir()
     assert len(list(folder.glob("*.vectors"))) == 1
+
+
+def test_settings_of_a_cache_that_there_is_not_are_refused(tiny_world):
+    for setting in ("teacher_cache_fill=ahead", "teacher_cache_precision=float32"):
+        with pytest.raises(InputError, match="set teacher_cache=DIRECTORY"):
+            load_settings(Recipe, tiny_world.recipe, [setting])

@@ -9,7 +9,8 @@ from torch.nn import functional
 
 from distill.embedding.embedding_cache import EmbeddingCache
 from distill.embedding.embeddings import from_rows
-from distill.embedding.teacher_cache import TeacherCache, TeacherSide
+from distill.embedding.fixed_shapes import TeacherSide
+from distill.embedding.teacher_cache import TeacherCache
 from distill.encoders.maxsim import mean_maxsim_scores
 from distill.negatives.dense import DenseMiner, SentenceIndex
 from distill.negatives.lexical import LexicalMiner
