@@ -35,13 +35,15 @@ def finish(model: Any, embeddings: Any) -> torch.optim.AdamW:
 def ours(task: dict[str, Any], cached: bool) -> Callable[[Pairs], None]:
     """Token-level OT as a run does it, without the stream and the curves."""
     from distill.distributed.zero import Engines
+    from distill.embedding.fixed_shapes import TeacherSide
     from distill.embedding.teacher_cache import TeacherCache
     from distill.encoders.directory import load_encoder
     from distill.objectives.combination import CombinedObjective
     from distill.objectives.encodings import RunFacts
     from distill.objectives.settings import ObjectiveSettings
     from distill.stream.batch import Batch
-    from distill.training.pair_encoding import PairEncoder, TeacherCaches
+    from distill.training.pair_encoding import PairEncoder
+    from distill.training.teacher_caches import TeacherCaches
 
     student, text = load_encoder(task["teacher"])
     teacher, teacher_text = load_encoder(task["teacher"])
@@ -50,12 +52,15 @@ def ours(task: dict[str, Any], cached: bool) -> Callable[[Pairs], None]:
     caches = None
     if cached:
         english = list(dict.fromkeys(target for _, target in task["pairs"]))
-        rows = {}
-        with torch.no_grad():
-            for sentence in english:
-                tokens = teacher_text.queries([sentence])
-                rows[sentence] = teacher(tokens.input_ids, tokens.attention_mask)[0]
-        caches = TeacherCaches(TeacherCache(rows), None)
+        side = TeacherSide(
+            lambda tokens: teacher(tokens.input_ids, tokens.attention_mask),
+            teacher_text.queries,
+            teacher_text.settings.query_length,
+            teacher_text.tokenizer.pad_token_id,
+        )
+        cache = TeacherCache.open(Path(task["teacher"]) / "cache", "key", side, "cpu")
+        cache.include(english)
+        caches = TeacherCaches(cache, None)
     facts = RunFacts(("sw-en",), student.embedding_dimension, 100, 0, torch.device("cpu"))
     objective = CombinedObjective(ObjectiveSettings(), facts)
     engines = Engines(student, teacher, optimizer, None)

@@ -1,4 +1,4 @@
-"""Remembers files' checksums at a size and time of change: `Stamp`, `is_intact`.
+"""Remembers files' checksums at a size and time of change: `Stamp`, `is_intact`, `note_intact`.
 
 A stamp is also the lock of its file among the processes of this machine. It is believed only if
 it belongs to this user (or root): whoever can write into a shared folder can put files there.
@@ -168,6 +168,17 @@ def is_intact(path: Path, sha256: str) -> bool:
         OSError: the file cannot be read.
     """
     return remembered_sha256(path, _beside) == sha256
+
+
+def note_intact(path: Path, sha256: str) -> None:
+    """Remember the checksum of a file that was just written, so that nobody hashes it.
+
+    Raises:
+        OSError: there is no such file.
+    """
+    if path.stat().st_size >= _STAMPED_BYTES:
+        with stamped(_beside(str(path))) as stamp:
+            stamp.record(path, sha256)
 
 
 def _beside(path: str) -> Path:

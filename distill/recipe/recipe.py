@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 from pydantic import ConfigDict
 
@@ -46,6 +47,11 @@ class Recipe:
     teacher_cache: Path | None = None
     """Directory for the teacher's encodings of the English sentences, each made once and looked up
     from then on; on several nodes a shared one. Default: none, every batch is encoded anew."""
+    teacher_cache_fill: Literal["on_demand", "ahead"] = "on_demand"
+    """Whether a sentence is encoded when training comes to it, or all are before the first step,
+    which negatives by vectors need in any case. Default: on_demand."""
+    teacher_cache_precision: Literal["float32", "float16", "bfloat16"] = "float16"
+    """Numbers that the cache keeps of a vector, 4 or 2 bytes each. Default: float16."""
     allow_downloads: bool = False
     """Whether a model may be fetched from a hub when it is no directory here. Default: false."""
     max_steps: int = 400
@@ -99,6 +105,13 @@ class Recipe:
                 "teacher: not set",
                 "a late-interaction model directory",
                 "set teacher=DIRECTORY, or train one with distill/train_teacher.py",
+            )
+        settings = (self.teacher_cache_fill, self.teacher_cache_precision)
+        if self.teacher_cache is None and settings != ("on_demand", "float16"):
+            raise InputError(
+                "teacher_cache_fill or teacher_cache_precision without teacher_cache",
+                "a directory for the cache",
+                "set teacher_cache=DIRECTORY, or leave both out",
             )
         self.objectives.check_schedules(self.max_steps)
         self._check_negatives()

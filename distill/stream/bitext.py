@@ -25,6 +25,9 @@ from distill.stream.shards import find_shards
 from distill.stream.sources import is_copied
 from distill.stream.tokenisation import Tokenize
 
+#: Neighbouring samples that one process reads where all are read by several.
+_RUN_OF_SAMPLES = 1024
+
 
 class BitextStream:
     """Micro-batches of one rank, from shards.
@@ -199,8 +202,11 @@ class BitextStream:
         """
         return list(dict.fromkeys(getattr(sample, side) for sample in self.samples()))
 
-    def samples(self) -> Iterator[Sample]:
+    def samples(self, part: int = 0, num_parts: int = 1) -> Iterator[Sample]:
         """Every sample that is used once, in stored order, read in this process.
+
+        Of several parts only the one with number `part`: every `num_parts`th run of
+        `_RUN_OF_SAMPLES` rows of a shard.
 
         The same on every rank that can read the same: what cannot be read is left out, and counted
         in `faults`. A rank that cannot read something may be the only one, so ranks should compare
@@ -214,6 +220,7 @@ class BitextStream:
             (number, row)
             for number, shard in enumerate(reader.shards)
             for row in range(shard.num_used)
+            if (number + row // _RUN_OF_SAMPLES) % num_parts == part
         )
         budget = FaultBudget(self._data.max_bad_fraction, self.num_pairs, "where all are listed")
         try:

@@ -30,6 +30,7 @@ _FREE = (
     "log_every_steps",
     "picture_every_steps",
     "teacher_cache",
+    "teacher_cache_fill",
     "checkpoint",
 )
 _FREE_EVALUATION = ("cache", "batch_size")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,9 +11,10 @@ from accelerate import Accelerator
 from distill.checkpoints.checkpoint import TrainState, load_checkpoint, read_state
 from distill.checkpoints.resuming import newest_intact
 from distill.distributed import collectives
-from distill.distributed.agreement import require_equal, together
+from distill.distributed.agreement import require_equal
 from distill.distributed.optimizer import build_optimizer
 from distill.distributed.zero import Engines, prepare, student_is_partitioned, unwrap
+from distill.embedding.cache_filling import fill_ahead
 from distill.embedding.teacher_cache import TeacherCache
 from distill.encoders.directory import encoder_hash
 from distill.encoders.late_interaction import LateInteractionEncoder, num_parameters
@@ -29,12 +29,8 @@ from distill.stream.bitext import BitextStream
 from distill.stream.tokenisation import fingerprint
 from distill.tokens import Tokens
 from distill.training.compiling import compile_transport
-from distill.training.pair_encoding import TeacherCaches
 from distill.training.student_start import load_teacher, start_student
-
-#: Sentences of a forward that fills the teacher's cache. No setting: a batch's padding moves the
-#: last bits of its vectors, and what is evaluated how must not change what is trained.
-_CACHE_BATCH_SIZE = 256
+from distill.training.teacher_caches import Side, TeacherCaches, open_cache
 
 
 @dataclass(frozen=True)
@@ -178,33 +174,29 @@ def longest_queries(
 
 
 def build_caches(recipe: Recipe, accelerator: Accelerator, parts: Parts) -> TeacherCaches | None:
-    """The teacher's encodings of all English sentences, where the recipe wants them. Collective."""
-    directory = recipe.teacher_cache
-    if directory is None:
+    """The teacher's encodings of English sentences, where the recipe wants them. Collective."""
+    if recipe.teacher_cache is None:
         return None
-    start = time.monotonic()
-    text = parts.teacher_text
-    with together():
-        texts = parts.stream.distinct_texts("target")
+    wanted = Need.DOCUMENTS in parts.objective.needs
 
-    def build(side: str, tokenize: Tokenize) -> TeacherCache:
-        return TeacherCache.build(
-            directory,
-            f"{parts.teacher_hash} {text.settings} {side}",
-            texts,
-            lambda tokens: parts.engines.teacher(tokens.input_ids, tokens.attention_mask),
-            tokenize,
-            _CACHE_BATCH_SIZE,
+    def opened(side: Side) -> TeacherCache:
+        return open_cache(
+            recipe,
+            side,
+            parts.engines.teacher,
+            parts.teacher_text,
+            parts.teacher_hash,
             accelerator.device,
         )
 
-    queries = build("query", text.queries)
-    wanted = Need.DOCUMENTS in parts.objective.needs
-    documents = build("document", text.documents) if wanted else None
-    if collectives.rank() == 0:
-        seconds = time.monotonic() - start
-        print(f"teacher cache: {len(texts):,} sentences, {seconds:.0f} s", flush=True)
-    return TeacherCaches(queries, documents)
+    caches = TeacherCaches(opened("query"), opened("document") if wanted else None)
+    # Whoever searches among all sentences needs all of them.
+    if recipe.teacher_cache_fill == "ahead" or recipe.negatives.by_teacher:
+        stream = parts.stream
+        samples = stream.samples(collectives.rank(), collectives.world_size())
+        english = (sample.target for sample in samples)
+        fill_ahead(caches.all, english, stream.num_pairs, recipe.teacher_cache)
+    return caches
 
 
 def build_objective(

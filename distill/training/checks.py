@@ -118,6 +118,7 @@ _FREE = {
     "picture_every_steps",
     "trackers",
     "teacher_cache",
+    "teacher_cache_fill",
 }
 
 

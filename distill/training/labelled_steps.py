@@ -16,6 +16,7 @@ from distill.checkpoints.checkpoint import TrainState
 from distill.distributed import collectives
 from distill.distributed.agreement import require_equal, together
 from distill.distributed.zero import Engines
+from distill.embedding.cache_filling import fill_ahead
 from distill.embedding.teacher_cache import TeacherCache
 from distill.encoders.text import TextEncoder
 from distill.labelled.examples import LabelledExample, read_labelled_examples
@@ -27,6 +28,7 @@ from distill.recipe.recipe import Recipe
 from distill.tokens import on_device
 from distill.training.losses import MicroBatchLosses
 from distill.training.pair_encoding import by_row
+from distill.training.teacher_caches import open_cache
 
 
 @dataclass(frozen=True)
@@ -62,6 +64,8 @@ class LabelledSteps:
     def store(self, state: TrainState) -> None:
         """See `StepSource`."""
         state.labelled = self.order.state_dict()
+        if self.passages is not None:
+            self.passages.keep()
 
     def next_batch(self) -> list[LabelledExample]:
         """This rank's next examples. Collective.
@@ -120,11 +124,11 @@ class LabelledSteps:
     def _encoded(self, texts: list[list[str]]) -> PassageVectors:
         """The passages as the teacher's documents. Collective."""
         flat = [text for row in texts for text in row]
-        cache = self.passages
-        # More micro-batches than planned are drawn where some had no finite loss.
-        missing = cache is None or any(text not in cache for text in flat)
-        if cache is not None and not collectives.any_rank(missing):
-            vectors_PLD, mask_PL = (on_device(part, self.device) for part in cache.padded(flat))
+        if self.passages is not None:
+            self.passages.include(flat)
+            vectors_PLD, mask_PL = (
+                on_device(part, self.device) for part in self.passages.padded(flat)
+            )
         else:
             tokens = self.teacher_text.documents(flat).to(self.device)
             vectors_PLD = self.engines.teacher(tokens.input_ids, tokens.attention_mask)
@@ -142,7 +146,8 @@ def build_labelled(
 ) -> LabelledSteps | None:
     """The recipe's labelled examples from the state's position on, where it has any. Collective.
 
-    With a teacher cache, the passages that the rest of the run will draw are encoded now.
+    With a teacher cache that is filled ahead, the passages that the rest of the run will draw are
+    encoded now.
 
     Args:
         texts: the student's and the teacher's tokenisation.
@@ -162,16 +167,13 @@ def build_labelled(
         order.load_state_dict(state.labelled)
     passages = None
     if recipe.teacher_cache is not None:
-        steps = settings.num_steps(state.step, recipe.max_steps)
-        numbers = order.to_come(steps * recipe.data.accumulation_steps)
-        drawn = (passage for number in numbers for passage in order.examples[number].passages)
-        passages = TeacherCache.build(
-            recipe.teacher_cache,
-            f"{teacher_hash} {texts[1].settings} document",
-            list(dict.fromkeys(drawn)),
-            lambda tokens: engines.teacher(tokens.input_ids, tokens.attention_mask),
-            texts[1].documents,
-            recipe.evaluation.batch_size,
-            device,
-        )
+        passages = open_cache(recipe, "document", engines.teacher, texts[1], teacher_hash, device)
+        if recipe.teacher_cache_fill == "ahead":
+            steps = settings.num_steps(state.step, recipe.max_steps)
+            numbers = order.to_come(steps * recipe.data.accumulation_steps)
+            own = numbers[collectives.rank() :: collectives.world_size()]
+            with together():
+                drawn = [text for number in own for text in order.examples[number].passages]
+            num = sum(collectives.gather_objects(len(drawn)))
+            fill_ahead([passages], iter(drawn), num, recipe.teacher_cache)
     return LabelledSteps(settings, order, engines, *texts, device, passages)

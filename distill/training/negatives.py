@@ -21,7 +21,7 @@ from distill.negatives.windows import HardNegatives, Mine
 from distill.recipe.recipe import Recipe
 from distill.stream.batch import Batch
 from distill.stream.bitext import BitextStream
-from distill.training.pair_encoding import TeacherCaches
+from distill.training.teacher_caches import TeacherCaches
 
 
 def build_negatives(
@@ -77,7 +77,7 @@ def build_negatives(
 
 
 def _require_cached(sentences: Sentences, caches: TeacherCaches) -> None:
-    lacking = sum(caches.lack([text]) for text in sentences.texts)
+    lacking = max(cache.num_lacking(sentences.texts) for cache in caches.all)
     if lacking:
         raise InputError(
             f"{lacking:,} sentences could not be read when the teacher's cache was filled, and can "

@@ -7,7 +7,6 @@ hard negatives of a row, P of all rows.
 from __future__ import annotations
 
 import zlib
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -15,32 +14,12 @@ from torch import Tensor
 from torch.nn import functional
 
 from distill.distributed.zero import Engines
-from distill.embedding.teacher_cache import TeacherCache
 from distill.encoders.text import TextEncoder
 from distill.negatives.windows import HardNegatives
 from distill.objectives.encodings import Encodings, Need, PassageVectors
 from distill.stream.batch import Batch
 from distill.tokens import Tokens, on_device
-
-
-@dataclass(frozen=True)
-class TeacherCaches:
-    """The English sentences as the teacher's queries and, where ranked, as its documents."""
-
-    queries: TeacherCache
-    documents: TeacherCache | None
-
-    def lack(self, texts: Sequence[str]) -> bool:
-        """Whether a sentence is in none, having been unreadable when they were filled."""
-        return not all(text in self.queries for text in texts) or not (
-            self.documents is None or all(text in self.documents for text in texts)
-        )
-
-    def include(self, texts: Sequence[str]) -> None:
-        """Encode the sentences that are lacking. Collective."""
-        self.queries.include(texts)
-        if self.documents is not None:
-            self.documents.include(texts)
+from distill.training.teacher_caches import TeacherCaches
 
 
 @dataclass(frozen=True)
@@ -124,6 +103,9 @@ class PairEncoder:
             document_BLD = caches.documents.look_up(batch.target_texts, document)
         if source is not None:
             (source_BND,) = _in_one_forward(engine, [source], text)
+        if self.negatives is not None and document is not None and caches.documents is not None:
+            # Those of other pairs, which this rank may not have met.
+            caches.documents.include(negatives)
         if negatives and caches.documents is not None:
             negative_PLD, mask_PL = (
                 on_device(part, device) for part in caches.documents.padded(negatives)

@@ -10,6 +10,7 @@ import torch
 from distill.checkpoints.train_state import TrainState
 from distill.distributed import collectives
 from distill.distributed.agreement import together
+from distill.embedding.teacher_cache import encode_together
 from distill.errors import InputError
 from distill.objectives.combination import CombinedObjective
 from distill.stream.batch import Batch
@@ -20,9 +21,10 @@ from distill.training.losses import MicroBatchLosses, bitext_losses
 from distill.training.pair_encoding import PairEncoder
 from distill.training.transport_pictures import PlanPictures
 
-#: What a rank found where it asked for a batch; ranks act on the largest. A batch may have a
-#: sentence that no teacher cache has; the wait may have been stopped, or the data be unreadable.
-_READ, _LACKING, _STOPPED, _FAILED = range(4)
+#: What a rank found where it asked for a batch; ranks act on the largest. Less than these is the
+#: number of the teacher's forwards that encode what the batch has and the caches lack; or the wait
+#: was stopped, or the data could not be read.
+_STOPPED, _FAILED = 1 << 30, (1 << 30) + 1
 
 
 class StepSource(Protocol):
@@ -111,6 +113,8 @@ class BitextSteps:
     def store(self, state: TrainState) -> None:
         """See `StepSource`."""
         state.stream = self._position
+        if self._encode.caches is not None:
+            self._encode.caches.keep()
         if self._negatives is not None:
             state.negatives = self._negatives.state_dict()
 
@@ -125,7 +129,7 @@ class BitextSteps:
         while True:
             batch: Batch | None = None
             error: InputError | None = None
-            found = _READ
+            found, lacking = 0, []
             self._watchdog.stage("reading a batch")
             try:
                 with self._stop.waiting():
@@ -134,8 +138,9 @@ class BitextSteps:
                 found = _STOPPED
             if error is not None:
                 found = _FAILED
-            elif batch is not None and caches is not None and caches.lack(batch.target_texts):
-                found = _LACKING
+            elif batch is not None and caches is not None:
+                lacking = caches.lacking(batch.target_texts)
+                found = len(lacking)
             self._watchdog.stage("agreeing on a batch")
             found = collectives.max_over_ranks(found)
             if found == _FAILED:
@@ -145,6 +150,7 @@ class BitextSteps:
             if found == _STOPPED:
                 raise StoppedWaitingError
             assert batch is not None, "an endless stream does not end"
-            if found == _LACKING and caches is not None:
-                caches.include(batch.target_texts)
+            if found and caches is not None:
+                self._watchdog.stage("encoding for the teacher's cache")
+                encode_together(lacking, found, caches.queries)
             yield batch.to(self._device)

@@ -58,20 +58,6 @@ def test_what_must_be_equal_is_compared(ranks):
 
 
 @pytest.mark.slow
-def test_no_text_gets_another_texts_vector(ranks):
-    for rank, found in enumerate(ranks):
-        for number, cache in enumerate(found["caches"]):
-            assert cache["wrong"] == [], (rank, number)
-            # What was lacking when the cache was filled is there once it has been asked for.
-            assert cache["num"] == 64
-    assert ranks[0]["caches"][0]["absent"] == ["w010"]
-    for rank in ranks:
-        assert rank["unseen cache"][0] == "InputError"
-        assert "rank 1 on" in rank["unseen cache"][1]
-        assert "does not see 64 sentences" in rank["unseen cache"][1]
-
-
-@pytest.mark.slow
 def test_ranks_go_on_from_the_same_intact_checkpoint(ranks):
     for rank in ranks:
         assert rank["checkpoints"]["all"] == "step-3"

@@ -24,14 +24,11 @@ from distill.distributed import agreement, collectives
 from distill.embedding.embeddings import from_rows
 from distill.embedding.encoding import EvaluationStoppedError
 from distill.embedding.maxsim_search import search
-from distill.embedding.teacher_cache import TeacherCache
 from distill.errors import InputError
-from distill.tokens import Tokens
 
 #: Of every collective, and of silence while rank 0 works. What it does alone takes longer below.
 TIMEOUT_SECONDS = 4
 agreement.SIGN_SECONDS, agreement.SILENCE_SECONDS = 0.5, float(TIMEOUT_SECONDS)
-TEXTS = [f"w{number:03d}" for number in range(64)]
 
 
 class UnsendableError(Exception):
@@ -84,40 +81,6 @@ def search_for_long() -> None:
         lambda: search(packed, [packed] * 500, lambda scores: scores.T, 3, should_stop=should_stop),
         poll=should_stop,
     )
-
-
-def tokenize(texts) -> Tokens:
-    ids = torch.tensor([[int(text[1:])] for text in texts])
-    ones = torch.ones_like(ids)
-    return Tokens(ids, ones, ones.bool(), ones.bool())
-
-
-def encode(tokens: Tokens) -> torch.Tensor:
-    collectives.barrier()  # As the weights of a partitioned teacher are gathered.
-    return tokens.input_ids.float().unsqueeze(-1)
-
-
-def wrong_vectors(cache: TeacherCache, texts) -> list[str]:
-    """Texts whose cached vector is not their own."""
-    found = {text: float(cache.padded([text])[0]) for text in texts if text in cache}
-    return [text for text, value in found.items() if value != int(text[1:])]
-
-
-def fill_cache(directory: Path, lacking: dict[int, str]) -> dict[str, object]:
-    """Fill a cache from lists of which each rank's may lack one text."""
-    mine = [text for text in TEXTS if text != lacking.get(collectives.rank())]
-    cache = TeacherCache.build(directory, "key", mine, encode, tokenize, 8, "cpu")
-    absent = [text for text in TEXTS if text not in cache]
-    cache.include(TEXTS[5:8] + absent)
-    later = TeacherCache.build(directory, "key", mine, encode, tokenize, 8, "cpu")
-    wrong = wrong_vectors(cache, TEXTS) + wrong_vectors(later, TEXTS)
-    return {"wrong": wrong, "absent": absent, "num": len(cache)}
-
-
-def unseen_cache(directory: Path) -> None:
-    """A cache in a folder of each rank's own, as a disk of each node is."""
-    own = directory / str(collectives.rank())
-    TeacherCache.build(own, "key", TEXTS, encode, tokenize, 8, "cpu")
 
 
 def flip(path: Path) -> None:
@@ -203,11 +166,6 @@ def main(output: Path) -> None:
         "equal": raised(lambda: agreement.require_equal("shards", "same")),
         "unequal": raised(lambda: agreement.require_equal("shards", str(rank))),
         "search": raised(search_for_long),
-        "caches": [
-            fill_cache(output / f"cache-{number}", lacking)
-            for number, lacking in enumerate(({0: "w010"}, {1: "w010"}, {0: "w000", 1: "w063"}))
-        ],
-        "unseen cache": raised(lambda: unseen_cache(output / "own")),
         "checkpoints": checkpoints(output),
         "stopped": EvaluationStoppedError.__name__,
     }

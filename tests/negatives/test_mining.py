@@ -7,6 +7,9 @@ import pytest
 import torch
 from torch.nn import functional
 
+from distill.embedding.embedding_cache import EmbeddingCache
+from distill.embedding.embeddings import from_rows
+from distill.embedding.fixed_shapes import TeacherSide
 from distill.embedding.teacher_cache import TeacherCache
 from distill.encoders.maxsim import mean_maxsim_scores
 from distill.negatives.dense import DenseMiner, SentenceIndex
@@ -85,7 +88,7 @@ def never(*arguments):
 
 
 @pytest.fixture(scope="module")
-def world():
+def world(tmp_path_factory):
     """Forty sentences with random token vectors as documents and as queries."""
     generator = torch.Generator().manual_seed(5)
     texts = [f"sentence {number}" for number in range(40)]
@@ -96,7 +99,9 @@ def world():
         for number, text in enumerate(texts):
             noise = torch.randn(3 + number % 4, 6, generator=generator)
             drawn[text] = functional.normalize(centres[number % 8] + 0.7 * noise, dim=-1)
-        return TeacherCache(drawn, never, never, "cpu")
+        store = EmbeddingCache(tmp_path_factory.mktemp("cache"), "key")
+        store.add(texts, from_rows(list(drawn.values())))
+        return TeacherCache(store, TeacherSide(never, never, 1, 0), "cpu", torch.float32)
 
     sentences = Sentences([(f"s{number}", text) for number, text in enumerate(texts)])
     return sentences, rows(), rows()

@@ -59,6 +59,7 @@ def mixed(tiny_world, labels) -> Path:
         ALONE,
         "data.micro_batch=16",
         f"teacher_cache={tiny_world.root / 'cache'}",
+        "teacher_cache_precision=float32",
         f"labelled={{share: 0.5, micro_batch: 8, {labels['scores']}}}",
     )
 
@@ -86,6 +87,7 @@ def test_a_resumed_run_ends_with_the_same_weights(mixed, tiny_world, labels):
         ALONE,
         "data.micro_batch=16",
         f"teacher_cache={tiny_world.root / 'cache'}",
+        "teacher_cache_precision=float32",
         f"labelled={{share: 0.5, micro_batch: 8, {labels['scores']}}}",
     )
     assert weights(again) == expected

@@ -9,7 +9,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from distill.transport.loss import transport_loss
-from distill.transport.precision import full_precision, product
+from distill.precision import full_precision, product
 from distill.transport.settings import TransportSettings
 
 #: Matrix products of any kind.
