@@ -149,6 +149,7 @@ def ranking_rows(
     from distill.embedding.embeddings import from_rows
     from distill.embedding.encoding import encode_texts
     from distill.embedding.maxsim_search import search
+    from distill.embedding.passages import Passages
     from distill.encoders.directory import load_encoder
     from distill.evaluation.measures import evaluate_run, mean_over_queries
     from distill.evaluation.runs import Ranking
@@ -160,14 +161,11 @@ def ranking_rows(
         text.documents, texts, 32,
     )  # fmt: skip
     assert encoded is not None
-    row_of = torch.empty_like(encoded.texts)
-    row_of[encoded.texts] = torch.arange(len(texts))
+    passages = Passages.one_each([encoded.texts])
     values, tops = {}, {}
     for name in CONTENDERS:
         rows = [torch.from_numpy(vectors) for vectors in vectors_of(name, folder)]
-        found = search(
-            from_rows(rows), [encoded], lambda scores: scores[row_of].T.contiguous(), len(ids)
-        )
+        found = search(from_rows(rows), [encoded], passages, len(ids))
         means = []
         for pair in dict.fromkeys(pair for pair, _ in asked):
             ranking = {
