@@ -89,9 +89,7 @@ def on_main(work: Callable[[], T], poll: Callable[[], object] | None = None) -> 
     return result
 
 
-def on_all(
-    work: Callable[[Callable[[], bool]], T], poll: Callable[[], object] | None = None
-) -> T:
+def on_all(work: Callable[[Callable[[], bool]], T], poll: Callable[[], object] | None = None) -> T:
     """Do each rank's share of a work, on one for longer than on another. Collective.
 
     Those that are ready look for the others' keys in the store, as in `on_main`, and not inside a

@@ -145,38 +145,52 @@ def _top_rows(
     """
     budget = memory_mib << 20
     dtype = torch.float64 if is_exact else torch.float32
-    size = dtype.itemsize
     # Of a block, its texts' vectors, the products and their maxima have this size each at most.
-    buffer = budget // 8 // size
+    buffer = budget // 8 // dtype.itemsize
     buffer = min(_CPU_BUFFER, buffer) if _is_cpu(device) else buffer
     room = min(max(4 * kept, _LEAST_ROOM), sum(len(segment) for segment in segments))
     # Scores, the rows of those that are kept, and what `topk` returns.
-    per_query = 4 * (kept + room) + 8 * 3 * kept
-    for first, last in _groups(queries, budget // 2, per_query, size):
-        group = queries.between(first, last)
-        blocks = [
-            (rows, *_query_block(group, rows, dtype, device)) for rows in _query_blocks(group)
-        ]
+    per_query = 4 * (kept + room) + 8 * 4 * kept
+    for first, last in _groups(queries, budget // 2, per_query, dtype.itemsize):
         top = _Top(last - first, kept, room, device)
-        product = torch.empty(0, dtype=dtype, device=device)
-        row = 0
-        for segment in segments:
-            for start, stop, tokens_TD in _text_blocks(
-                segment, buffer, min(_QUERY_TOKENS, len(group.vectors)), room, dtype, device
-            ):
-                scores_QP = top.room(stop - start, row + start)
-                for (begin, end), query_DU, indicator_QU in blocks:
-                    needed = len(tokens_TD) * query_DU.shape[1]
-                    if product.numel() < needed:
-                        product = product.new_empty(needed)
-                    scores_QP[begin:end] = _scores(
-                        tokens_TD, query_DU, indicator_QU, stop - start, product[:needed]
-                    )
-                if should_stop is not None and should_stop():
-                    raise EvaluationStoppedError
-            row += len(segment)
-            segment.release()
-        yield (first, last), top.best()
+        _score_all(queries.between(first, last), segments, top, buffer, dtype, should_stop)
+        best = top.best()
+        del top  # Not beside that of the next group.
+        yield (first, last), best
+
+
+def _score_all(
+    queries: PackedEmbeddings,
+    segments: Sequence[PackedEmbeddings],
+    top: _Top,
+    buffer: int,
+    dtype: torch.dtype,
+    should_stop: Callable[[], bool] | None,
+) -> None:
+    """Show `top` the scores of all texts; a block of texts is read once for all queries."""
+    blocks = [(rows, *_query_block(queries, rows, dtype, top.device)) for rows in _blocks(queries)]
+    width = max((query_DU.shape[1] for _, query_DU, _ in blocks), default=0)
+    product = torch.empty(0, dtype=dtype, device=top.device)
+    row = 0
+    for segment in segments:
+        for start, stop, tokens in _text_blocks(segment, buffer, width, top.room):
+            tokens_TD = _converted(tokens.to(top.device), dtype)
+            scores_QP = top.place(stop - start, row + start)
+            for (begin, end), query_DU, indicator_QU in blocks:
+                needed = len(tokens_TD) * query_DU.shape[1]
+                if product.numel() < needed:
+                    product = product.new_empty(needed)
+                scores_QP[begin:end] = _scores(
+                    tokens_TD, query_DU, indicator_QU, stop - start, product[:needed]
+                )
+            if should_stop is not None and should_stop():
+                raise EvaluationStoppedError
+        row += len(segment)
+        segment.release()
+
+
+def _converted(tokens_TD: Tensor, dtype: torch.dtype) -> Tensor:
+    return grid_texts(tokens_TD) if dtype == torch.float64 else tokens_TD.float()
 
 
 def _groups(
@@ -193,7 +207,7 @@ def _groups(
         first = last
 
 
-def _query_blocks(queries: PackedEmbeddings) -> Iterator[tuple[int, int]]:
+def _blocks(queries: PackedEmbeddings) -> Iterator[tuple[int, int]]:
     """(first, last) of queries with up to `_QUERY_TOKENS` tokens together, at least one query."""
     ends, first = queries.offsets[1:], 0
     while first < len(queries):
@@ -219,21 +233,15 @@ def _query_block(
 
 
 def _text_blocks(
-    segment: PackedEmbeddings,
-    buffer: int,
-    num_query_tokens: int,
-    most: int,
-    dtype: torch.dtype,
-    device: torch.device | str,
+    segment: PackedEmbeddings, buffer: int, num_query_tokens: int, most: int
 ) -> Iterator[tuple[int, int, Tensor]]:
     """(first row, last row + 1, (P' N, D) tokens) of at most `most` texts of one length each."""
-    offsets = segment.offsets
+    offsets, width = segment.offsets, max(num_query_tokens, segment.vectors.shape[1])
     for first, last, length in _same_length(segment.lengths):
-        step = max(1, buffer // max(length * max(num_query_tokens, segment.vectors.shape[1]), 1))
-        for start in range(first, last, min(step, most)):
-            stop = min(start + min(step, most), last)
-            tokens_TD = segment.vectors[offsets[start] : offsets[stop]].to(device)
-            yield start, stop, grid_texts(tokens_TD) if dtype == torch.float64 else tokens_TD.float()
+        step = min(max(1, buffer // max(length * width, 1)), most)
+        for start in range(first, last, step):
+            stop = min(start + step, last)
+            yield start, stop, segment.vectors[offsets[start] : offsets[stop]]
 
 
 def _same_length(lengths: Tensor) -> Iterator[tuple[int, int, int]]:
@@ -264,15 +272,14 @@ class _Top:
     what it would in one call for all.
     """
 
-    def __init__(
-        self, num_queries: int, kept: int, room: int, device: torch.device | str
-    ) -> None:
+    def __init__(self, num_queries: int, kept: int, room: int, device: torch.device | str) -> None:
+        self.room, self.device = room, device
         self._kept, self._start, self._end = kept, 0, 0
         self._scores_QS = torch.empty(num_queries, kept + room, device=device)
         self._rows_QK = torch.empty(num_queries, kept, dtype=torch.int64, device=device)
         self._new_rows = torch.empty(kept + room, dtype=torch.int64, device=device)
 
-    def room(self, num_rows: int, first_row: int) -> Tensor:
+    def place(self, num_rows: int, first_row: int) -> Tensor:
         """Where the scores (Q, num_rows) of the next rows belong; at most `room` of them."""
         if self._end + num_rows > self._scores_QS.shape[1]:
             self._compare()
@@ -295,7 +302,9 @@ class _Top:
     def best(self) -> tuple[np.ndarray, np.ndarray]:
         """(scores, rows), each (Q, at most `kept`), best first."""
         self._compare()
-        return (
-            self._scores_QS[:, : self._end].cpu().numpy(),
-            self._rows_QK[:, : self._end].cpu().numpy(),
+        # Copied: a view would keep all scores alive.
+        scores, rows = (
+            part[:, : self._end].to("cpu", copy=True).numpy()
+            for part in (self._scores_QS, self._rows_QK)
         )
+        return scores, rows

@@ -1,4 +1,4 @@
-"""Evaluates systems on a collection (`evaluate_systems`): all ranks encode and search, rank 0 scores."""
+"""Evaluates systems on a collection (`evaluate_systems`): all ranks search, rank 0 scores."""
 
 from __future__ import annotations
 

@@ -211,9 +211,7 @@ def _rerank(
     return [_Part(index.document_ids, keys, found)]
 
 
-def candidate_documents(
-    collection: Collection, candidates: Mapping[str, Run]
-) -> frozenset[str]:
+def candidate_documents(collection: Collection, candidates: Mapping[str, Run]) -> frozenset[str]:
     """Every document that a first stage found, which alone reranking has to encode.
 
     Raises:

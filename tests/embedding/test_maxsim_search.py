@@ -117,7 +117,9 @@ def near_ties(num_documents, seed, dtype=torch.float32):
 def test_results_are_the_same_bytes_however_texts_and_queries_are_cut(dtype, depth, monkeypatch):
     documents = near_ties(700, 3, dtype)
     queries = from_rows(ragged([4, 9, 2, 9, 17], 5, 32))
-    exact = [exact_scores(query, [documents], torch.arange(700)) for query in queries.rows().values()]
+    exact = [
+        exact_scores(query, [documents], torch.arange(700)) for query in queries.rows().values()
+    ]
     texts = list(queries.rows())
     results = []
     for num_parts, buffer, query_tokens, memory in (
@@ -173,19 +175,25 @@ def test_memory_setting_bounds_the_buffers_of_search(monkeypatch):
 
         def __init__(self):
             super().__init__()
-            self.alive, self.most = {}, 0
+            self.alive, self.now, self.most = set(), 0, 0
 
         def __torch_dispatch__(self, func, types, args=(), kwargs=None):
             result = func(*args, **(kwargs or {}))
             for tensor in result if isinstance(result, (tuple, list)) else [result]:
                 if isinstance(tensor, torch.Tensor):
                     storage = tensor.untyped_storage()
-                    if storage.data_ptr() in given:
+                    key = storage.data_ptr()
+                    if key in given or key in self.alive:
                         continue
-                    self.alive[id(storage)] = storage.nbytes()
-                    weakref.finalize(storage, self.alive.pop, id(storage), None)
-            self.most = max(self.most, sum(self.alive.values()))
+                    self.alive.add(key)
+                    self.now += storage.nbytes()
+                    weakref.finalize(storage, self.ended, key, storage.nbytes())
+            self.most = max(self.most, self.now)
             return result
+
+        def ended(self, key, size):
+            self.alive.discard(key)
+            self.now -= size
 
     documents = from_rows(ragged([3] * 40000, 3))
     queries = from_rows(ragged([2] * 600, 4))

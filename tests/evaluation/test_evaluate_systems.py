@@ -44,9 +44,7 @@ def test_runs_measures_and_results_equal_a_reference(
     collection_directory, encode, text_encoder, tmp_path
 ):
     collection = load_collection(collection_directory)
-    index = index_documents(
-        collection, encode, text_encoder, batch_size=2, precision="float32"
-    )
+    index = index_documents(collection, encode, text_encoder, batch_size=2, precision="float32")
     systems = [
         System("teacher_zero_shot", encode, text_encoder, frozen=True),
         System("teacher_english", encode, text_encoder, english=True, frozen=True),
