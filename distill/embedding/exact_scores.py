@@ -41,7 +41,7 @@ def grid_queries(query_UD: Tensor) -> Tensor:
 
 
 def grid_texts(tokens_TD: Tensor) -> Tensor:
-    """The float64 multiples of 2^-24 that are nearest to texts' vectors; float16 ones as they are."""
+    """The float64 multiples of 2^-24 nearest to texts' vectors; float16 ones as they are."""
     if tokens_TD.dtype == torch.float16:
         # By way of float32: torch converts so twice as fast.
         return tokens_TD.float().double()

@@ -1,4 +1,4 @@
-"""Says which documents lie in which rows of encoded texts: `Passages`; orders documents: `ranked`."""
+"""Says which documents lie in which rows of encoded texts: `Passages`; `ranked` orders them."""
 
 from __future__ import annotations
 

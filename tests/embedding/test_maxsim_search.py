@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import itertools
-import weakref
 
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tensor_bytes import TensorBytes
 
 from distill.embedding import maxsim_search as search_module
 from distill.embedding.embedding_cache import EmbeddingCache
@@ -169,45 +169,20 @@ def test_half_precision_ranks_as_single_precision_but_for_near_ties():
     assert abs(reciprocal[0] - reciprocal[1]) < 0.002
 
 
-def test_memory_setting_bounds_the_buffers_of_search(monkeypatch):
-    class Sizes(torch.utils._python_dispatch.TorchDispatchMode):
-        """Bytes of the storages that are alive, at most."""
-
-        def __init__(self):
-            super().__init__()
-            self.alive, self.now, self.most = set(), 0, 0
-
-        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-            result = func(*args, **(kwargs or {}))
-            for tensor in result if isinstance(result, (tuple, list)) else [result]:
-                if isinstance(tensor, torch.Tensor):
-                    storage = tensor.untyped_storage()
-                    key = storage.data_ptr()
-                    if key in given or key in self.alive:
-                        continue
-                    self.alive.add(key)
-                    self.now += storage.nbytes()
-                    weakref.finalize(storage, self.ended, key, storage.nbytes())
-            self.most = max(self.most, self.now)
-            return result
-
-        def ended(self, key, size):
-            self.alive.discard(key)
-            self.now -= size
-
+def test_memory_setting_bounds_the_buffers_of_search():
     documents = from_rows(ragged([3] * 40000, 3))
     queries = from_rows(ragged([2] * 600, 4))
     passages = Passages.one_each([documents.texts])
     assert documents.longest == pytest.approx(1.0)
     passages.documents_of(np.arange(1), np.ones(1))  # Made once for all searches, as the norm.
-    given = {
-        each.untyped_storage().data_ptr()
+    given = [
+        each
         for packed in (documents, queries)
         for each in (packed.vectors, packed.lengths, packed.texts, packed.offsets)
-    }
+    ]
     most = {}
     for memory in (8, 64):
-        with Sizes() as sizes:
+        with TensorBytes(given) as sizes:
             found = search(queries, [documents], passages, 100, memory_mib=memory)
         assert len(found) == 600
         most[memory] = sizes.most
