@@ -25,7 +25,7 @@ from distill.embedding.embeddings import PackedEmbeddings
 #: binary digits, the last of which stands for that.
 _TO_2_24 = 1.5 * 2.0**28
 #: Tokens multiplied at a time: their products stay in a core's cache.
-_CHUNK_TOKENS = 2048
+_CHUNK_TOKENS = 1024
 
 
 def grid_queries(query_UD: Tensor) -> Tensor:
@@ -73,6 +73,7 @@ def exact_scores(
     firsts = torch.tensor([0, *(len(segment) for segment in segments)]).cumsum(0)
     bounds = torch.searchsorted(ordered, firsts).tolist()
     for number, segment in enumerate(segments):
+        # Ascending, and so shortest first.
         here = order[bounds[number] : bounds[number + 1]]
         if len(here):
             own = rows[here] - firsts[number]
@@ -94,10 +95,14 @@ def _scores_of(query_DU: Tensor, segment: PackedEmbeddings, rows: Tensor) -> Ten
         part = segment.select(rows[chosen])
         tokens_TD = grid_texts(part.vectors.to(query_DU.device))
         # The query's tokens as rows of the result: twice as fast as its columns, on a CPU.
-        similarity_TU = (query_DU.T @ tokens_TD.T).T.contiguous()
-        best_PU = torch.segment_reduce(
-            similarity_TU, "max", lengths=part.lengths.to(query_DU.device)
-        )
+        similarity_UT = query_DU.T @ tokens_TD.T
+        longest = int(part.lengths[-1])
+        if int(part.lengths[0]) == longest:
+            best_PU = similarity_UT.view(len(similarity_UT), -1, longest).amax(dim=2).T
+        else:
+            best_PU = torch.segment_reduce(
+                similarity_UT.T.contiguous(), "max", lengths=part.lengths.to(query_DU.device)
+            )
         scores_P[chosen.to(query_DU.device)] = best_PU.sum(dim=1)
         start = stop
     return scores_P

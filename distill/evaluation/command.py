@@ -81,6 +81,7 @@ def _check_options(options: argparse.Namespace) -> None:
     check_names(options.measures.split(","))
     arguments.passages(options.passages)
     require_at_least(LEAST_MEMORY_MIB, "--memory-mib", options.memory_mib)
+    require_at_least(1, "--depth", options.depth)
     for name in ("passages", "rerank", "cache"):
         if getattr(options, name) and not (options.teacher or options.student):
             raise InputError(

@@ -12,6 +12,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from distill.errors import InputError
+from distill.evaluation.settings import EvaluationSettings
+
 PROGRAM = Path(__file__).with_name("divided_program.py")
 WAYS = ["memory", "file", "single", "cache", "passages", "rerank"]
 
@@ -67,3 +70,34 @@ def test_four_processes_equal_one(tmp_path):
     assert {report["stopped"] for report in reports} == {"EvaluationStoppedError"}
     # The files that hold vectors meanwhile have no names, and leave nothing behind.
     assert {path.name for path in (tmp_path / "ranks").iterdir()} == set(WAYS)
+
+
+@pytest.mark.parametrize(("name", "value"), [("memory_mib", 8), ("depth", 0)])
+def test_settings_that_leave_no_room_are_refused(name, value):
+    with pytest.raises(InputError, match=f"evaluation.{name}: {value}"):
+        EvaluationSettings(**{name: value})
+
+
+def test_an_encoder_whose_vectors_are_not_finite_is_refused_with_its_documents():
+    program = load_program()
+    encoder, text = program.SUPPORT.build_encoder(), program.SUPPORT.build_text_encoder()
+    with pytest.raises(InputError, match="document embeddings that are not finite"):
+        program.index_documents(
+            program.drawn_collection(),
+            lambda tokens: 1e6 * encoder(tokens.input_ids, tokens.attention_mask),
+            text,
+        )
+
+
+def test_a_file_of_vectors_that_cannot_be_written_is_an_input_error(tmp_path):
+    program = load_program()
+    encoder, text = program.SUPPORT.build_encoder(), program.SUPPORT.build_text_encoder()
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match="a disk with room"):
+        program.index_documents(
+            program.drawn_collection(),
+            lambda tokens: encoder(tokens.input_ids, tokens.attention_mask),
+            text,
+            memory_mib=0,
+            folder=tmp_path / "file",
+        )
