@@ -122,10 +122,12 @@ def test_results_are_the_same_bytes_however_texts_and_queries_are_cut(dtype, dep
     ]
     texts = list(queries.rows())
     results = []
-    for num_parts, buffer, query_tokens, memory in (
-        *((1, 1 << 20, 512, 512), (3, 1 << 12, 512, 512)),
-        *((8, 1 << 9, 9, 1), (2, 1 << 20, 1, 64)),
+    # The last number: above 1, float32 products choose however many rows are kept.
+    for num_parts, buffer, query_tokens, memory, most_rows in (
+        *((1, 1 << 20, 512, 512, 0.25), (3, 1 << 12, 512, 512, 2.0)),
+        *((8, 1 << 9, 9, 1, 2.0), (2, 1 << 20, 1, 64, 2.0)),
     ):
+        monkeypatch.setattr(search_module, "_MOST_ROWS", most_rows)
         monkeypatch.setattr(search_module, "_CPU_BUFFER", buffer)
         monkeypatch.setattr(search_module, "_QUERY_TOKENS", query_tokens)
         segments = cut_up(documents, num_parts, seed=num_parts)
