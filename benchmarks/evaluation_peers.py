@@ -36,25 +36,24 @@ def candidates_of(num_passages: int, num_queries: int, depth: int) -> np.ndarray
 
 
 def ours_search(directory: Path):
-    import torch
-
     from distill.embedding.embeddings import from_rows
-    from distill.embedding.maxsim_search import search_scores
+    from distill.embedding.maxsim_search import search
+    from distill.embedding.passages import Passages
 
     rows, queries, _ = load(directory)
     segment = from_rows(rows)
     del rows
     packed = from_rows(list(queries))
+    passages = Passages.one_each([segment.texts])
 
     def work():
-        return [
-            scores_PQ.T.clone()
-            for _, scores_PQ in search_scores(packed, [segment], memory_mib=MEMORY_MIB)
-        ]
+        # Every document's score, as the peers' functions return them.
+        return search(packed, [segment], passages, len(segment), memory_mib=MEMORY_MIB)
 
     def to_numpy(result):
         scores = np.empty((len(queries), len(segment)), dtype=np.float32)
-        scores[:, segment.texts.numpy()] = torch.cat(result).numpy()
+        for query, found in result.items():
+            scores[query, found.documents] = found.scores
         return scores
 
     return work, to_numpy
@@ -64,7 +63,7 @@ def ours_rerank(directory: Path):
     import torch
 
     from distill.embedding.embeddings import from_rows
-    from distill.embedding.maxsim_search import rerank_scores
+    from distill.embedding.exact_scores import exact_scores
 
     rows, queries, lengths = load(directory)
     segment = from_rows(rows)
@@ -75,7 +74,7 @@ def ours_rerank(directory: Path):
 
     def work():
         return [
-            rerank_scores(query, [segment], of_query)
+            exact_scores(query, [segment], of_query)
             for query, of_query in zip(queries, chosen, strict=True)
         ]
 

@@ -11,6 +11,7 @@ import torch
 from distill.embedding.embeddings import from_rows
 from distill.embedding.encoding import encode_texts
 from distill.embedding.maxsim_search import search
+from distill.embedding.passages import Passages
 from distill.encoders.pooled import Loaded
 from distill.evaluation.collection_loading import load_collection
 from distill.evaluation.measures import evaluate_run, mean_over_queries
@@ -71,9 +72,6 @@ def exact_rankings(
 ) -> list[tuple[np.ndarray, np.ndarray]]:
     """Every document by MaxSim: each query's (places, scores), best first."""
     packed = from_rows(documents)
-    row_of = torch.empty_like(packed.texts)
-    row_of[packed.texts] = torch.arange(len(documents))
-    found = search(
-        from_rows(queries), [packed], lambda scores: scores[row_of].T.contiguous(), len(documents)
-    )
+    passages = Passages.one_each([packed.texts])
+    found = search(from_rows(queries), [packed], passages, len(documents))
     return [(found[n][0].numpy(), found[n][1].numpy()) for n in range(len(queries))]

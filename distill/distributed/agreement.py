@@ -1,7 +1,8 @@
-"""Keeps ranks together: `together`, `on_main`, `first_on_node`, `require_equal`.
+"""Keeps ranks together: `together`, `on_main`, `on_all`, `first_on_node`, `require_equal`.
 
 What ranks must have in common, one of them decides (`on_main`, then a broadcast) or all compare
-(`require_equal`). What may fail on one rank alone is done inside `together`.
+(`require_equal`). What may fail on one rank alone is done inside `together`; what may besides take
+one rank longer than another, inside `on_all`.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from distill.errors import InputError
 
 T = TypeVar("T")
 
-#: Between two signs of life of rank 0 while the others wait for its work, and how long they wait
+#: Between two signs of life of a rank while others wait for its work, and how long they wait
 #: without one.
 SIGN_SECONDS, SILENCE_SECONDS = 5.0, 300.0
 _POLL_SECONDS = 0.1
@@ -83,7 +84,7 @@ def on_main(work: Callable[[], T], poll: Callable[[], object] | None = None) -> 
                 error = caught
         store.set(key, "done")
     else:
-        _wait_for_main(store, key, poll)
+        _wait_for(0, store, key, poll)
     _raise_first([collectives.broadcast_object(_portable(error))], error)
     return result
 
@@ -106,7 +107,7 @@ def first_on_node(work: Callable[[], object]) -> None:
     store, key = collectives.default_store(), f"on-node-{next(_works)}-{first}"
     with together():
         if collectives.rank() != first:
-            _wait_for_main(store, key, None, first)
+            _wait_for(first, store, key, None)
             work()
             return
         try:
@@ -114,6 +115,48 @@ def first_on_node(work: Callable[[], object]) -> None:
                 work()
         finally:
             store.set(key, "done")
+
+
+def on_all(work: Callable[[Callable[[], bool]], T], poll: Callable[[], object] | None = None) -> T:
+    """Do each rank's share of a work, on one for longer than on another. Collective.
+
+    Those that are ready look for the others' keys in the store, as in `on_main`, and not inside a
+    collective. `work` must not communicate.
+
+    Args:
+        work: called with a function that says whether another rank has failed, which asks the store
+            once a second at most; a long work then raises any exception, which is not shown.
+        poll: called again and again by those who wait.
+
+    Raises:
+        Exception: what `work` raised first on some rank, on every rank, see `together`.
+        OtherRankError: a rank is silent.
+    """
+    if collectives.world_size() == 1:
+        return work(lambda: False)
+    store, key = collectives.default_store(), f"on-all-{next(_works)}"
+    asked, failed = time.monotonic(), False
+
+    def other_failed() -> bool:
+        nonlocal asked, failed
+        if not failed and time.monotonic() - asked >= 1.0:
+            asked, failed = time.monotonic(), bool(store.check([f"{key}/failed"]))
+        return failed
+
+    result, error = None, None
+    own = f"{key}/{collectives.rank()}"
+    with _signs_of_life(store, own):
+        try:
+            result = work(other_failed)
+        except Exception as caught:
+            if not failed:  # Else it only follows another's.
+                error = caught
+                store.set(f"{key}/failed", "1")
+    store.set(own, "done")
+    for number in range(collectives.world_size()):
+        _wait_for(number, store, f"{key}/{number}", poll)
+    _raise_first(collectives.gather_objects(_portable(error)), error)
+    return result  # type: ignore[return-value]  # None only where an exception was raised.
 
 
 def require_equal(what: str, digest: str) -> None:
@@ -176,9 +219,7 @@ def _signs_of_life(store: Any, key: str) -> Iterator[None]:
         thread.join()
 
 
-def _wait_for_main(
-    store: Any, key: str, poll: Callable[[], object] | None, worker: int = 0
-) -> None:
+def _wait_for(rank: int, store: Any, key: str, poll: Callable[[], object] | None) -> None:
     signs, since = 0, time.monotonic()
     while not store.check([key]):
         if poll is not None:
@@ -188,6 +229,6 @@ def _wait_for_main(
             signs, since = now, time.monotonic()
         if time.monotonic() - since > SILENCE_SECONDS:
             raise OtherRankError(
-                f"rank {worker} has shown no sign of life for {SILENCE_SECONDS:.0f} s"
+                f"rank {rank} has shown no sign of life for {SILENCE_SECONDS:.0f} s"
             )
         time.sleep(_POLL_SECONDS)

@@ -1,4 +1,5 @@
-"""Encodes texts on all ranks (`encode_texts`), with the same numbers for any number of ranks.
+"""Encodes texts on all ranks with the same numbers for any number of them: `encode_texts`, which
+gathers the vectors on rank 0, and `encode_own`, which leaves them where they were made.
 
 Every batch has the same texts and padding for any number of ranks: batches are formed from all
 texts, sorted by length, and ranks take them in turn. Where the batches do not divide evenly, the
@@ -8,7 +9,7 @@ forward under ZeRO-3 is collective).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -59,8 +60,66 @@ def encode_texts(
         EvaluationStoppedError: on all ranks, when `should_stop` was true on one.
     """
     rank, world_size = collectives.rank(), collectives.world_size()
-    batches = _batches(_token_counts(tokenize, texts), batch_size)
     gathered: list[tuple[Tensor, Tensor]] = []
+    order: list[int] = []
+    for round_batches, mine in _rounds(encode, tokenize, texts, batch_size, device, should_stop):
+        from_ranks = collectives.gather_on_main(mine)
+        if from_ranks is not None:
+            for index in range(len(round_batches)):
+                gathered.append(from_ranks[index % world_size][index // world_size])
+        order += [i for batch in round_batches for i in batch]
+        if progress is not None:
+            progress(sum(len(batch) for batch in round_batches))
+    if rank != 0:
+        return None
+    if not gathered:
+        return from_rows([])
+    packed = PackedEmbeddings(
+        torch.cat([vectors for vectors, _ in gathered]),
+        torch.cat([lengths for _, lengths in gathered]),
+        torch.tensor(order, dtype=torch.int64),
+    )
+    return sort_by_length(packed)
+
+
+def encode_own(
+    encode: Encode,
+    tokenize: Tokenize,
+    texts: Sequence[str],
+    batch_size: int = 64,
+    device: torch.device | str = "cpu",
+    should_stop: Callable[[], bool] | None = None,
+    progress: Callable[[int], object] | None = None,
+) -> Iterator[PackedEmbeddings]:
+    """Encode `texts` as `encode_texts` does, where each rank keeps what it encoded. Collective.
+
+    Yields:
+        After each round on every rank its own texts of it, none where it had no batch: float32 on
+        the CPU, shortest first. All ranks must take the same number of items.
+    """
+    rank, world_size = collectives.rank(), collectives.world_size()
+    for round_batches, mine in _rounds(encode, tokenize, texts, batch_size, device, should_stop):
+        own = [i for batch in round_batches[rank::world_size] for i in batch]
+        if mine:
+            vectors, lengths = (torch.cat(parts) for parts in zip(*mine, strict=True))
+            yield sort_by_length(PackedEmbeddings(vectors, lengths, torch.tensor(own)))
+        else:
+            yield from_rows([])
+        if progress is not None:
+            progress(sum(len(batch) for batch in round_batches))
+
+
+def _rounds(
+    encode: Encode,
+    tokenize: Tokenize,
+    texts: Sequence[str],
+    batch_size: int,
+    device: torch.device | str,
+    should_stop: Callable[[], bool] | None,
+) -> Iterator[tuple[list[list[int]], list[tuple[Tensor, Tensor]]]]:
+    """(batches of all ranks, (vectors, lengths) of this rank's) of one round after the other."""
+    rank, world_size = collectives.rank(), collectives.world_size()
+    batches = _batches(_token_counts(tokenize, texts), batch_size)
     round_size = world_size * _BATCHES_PER_ROUND
     for start in range(0, len(batches), round_size):
         if should_stop is not None and collectives.any_rank(should_stop()):
@@ -72,22 +131,7 @@ def encode_texts(
             embedded = _encode_batch(encode, tokenize([texts[i] for i in batch]), device)
             if turn + rank < len(round_batches):
                 mine.append(embedded)
-        from_ranks = collectives.gather_on_main(mine)
-        if from_ranks is not None:
-            for index in range(len(round_batches)):
-                gathered.append(from_ranks[index % world_size][index // world_size])
-        if progress is not None:
-            progress(sum(len(batch) for batch in round_batches))
-    if rank != 0:
-        return None
-    if not gathered:
-        return from_rows([])
-    packed = PackedEmbeddings(
-        torch.cat([vectors for vectors, _ in gathered]),
-        torch.cat([lengths for _, lengths in gathered]),
-        torch.tensor([i for batch in batches for i in batch], dtype=torch.int64),
-    )
-    return sort_by_length(packed)
+        yield round_batches, mine
 
 
 @torch.no_grad()

@@ -7,8 +7,14 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 from distill.precision import product
+
+#: Similarities that exist at a time: a quarter of a GiB in float32, of which forward and backward
+#: hold four. Smaller chunks save little beside the encoders' own activations, and a batch of one
+#: node (8 ranks of 32 pairs of 64 tokens) has half as many and is computed once.
+_CHUNK_NUMBERS = 1 << 26
 
 
 def maxsim_scores(
@@ -19,7 +25,8 @@ def maxsim_scores(
     ``S[q, p] = sum over tokens n of q of the max over tokens m of p of <q_n, p_m>``
 
     Tokens outside a mask take no part; a document without tokens scores 0. Gradients flow to both
-    sides through the chosen maxima.
+    sides through the chosen maxima. Documents are taken in chunks of `_CHUNK_NUMBERS` similarities,
+    which are computed again for the gradient: 64 ranks of 64 pairs of 64 tokens are 2^30 of them.
 
     Args:
         query_QND: float (Q, N, D), unit vectors.
@@ -27,6 +34,24 @@ def maxsim_scores(
         document_PMD: float (P, M, D), unit vectors.
         document_mask_PM: bool (P, M).
     """
+    of_document = query_mask_QN.numel() * document_PMD.shape[1]
+    step = max(1, _CHUNK_NUMBERS // max(of_document, 1))
+    if len(document_PMD) <= step:
+        return _scores(query_QND, query_mask_QN, document_PMD, document_mask_PM)
+    chunks = zip(document_PMD.split(step), document_mask_PM.split(step), strict=True)
+    scores = [
+        checkpoint(
+            _scores, query_QND, query_mask_QN, *chunk, use_reentrant=False, preserve_rng_state=False
+        )
+        for chunk in chunks
+    ]
+    return torch.cat(scores, dim=1)
+
+
+def _scores(
+    query_QND: Tensor, query_mask_QN: Tensor, document_PMD: Tensor, document_mask_PM: Tensor
+) -> Tensor:
+    """`maxsim_scores` of documents that are not too many."""
     num_queries, num_tokens, _ = query_QND.shape
     num_documents, document_width, _ = document_PMD.shape
     # One matrix product for the whole batch: (Q*N, D) x (D, P*M).

@@ -8,6 +8,7 @@ from pathlib import Path
 from distill.errors import InputError
 from distill.evaluation.maxp import PassageSettings
 from distill.evaluation.measures import MEASURES
+from distill.evaluation.settings import MEMORY_MIB
 
 
 def parser() -> argparse.ArgumentParser:
@@ -74,7 +75,19 @@ def _evaluate(command: argparse.ArgumentParser) -> None:
     add("--cache", type=Path, help="folder where document embeddings are kept")
     add("--batch-size", type=int, default=64, help="texts per forward")
     add("--device", help="cpu or cuda; cuda where there is one")
-    add("--memory-mib", type=int, default=512, help="bound on the buffers of search")
+    add(
+        "--precision",
+        choices=("float16", "float32"),
+        default="float16",
+        help="of the documents' vectors",
+    )
+    add(
+        "--memory-mib",
+        type=int,
+        default=MEMORY_MIB,
+        help="memory of each process: half for its documents' vectors (the rest of them lie in a "
+        "file in --output meanwhile), half for the buffers of search",
+    )
     add("--threads", type=int, help="CPU threads per process")
 
 

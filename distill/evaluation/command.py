@@ -12,7 +12,7 @@ import torch
 
 from distill.distributed import collectives
 from distill.distributed.agreement import require_equal
-from distill.errors import InputError, printable
+from distill.errors import InputError, printable, require_at_least
 from distill.evaluation import arguments
 from distill.evaluation.collection_loading import load_collection
 from distill.evaluation.collections import Collection, Texts
@@ -28,7 +28,9 @@ from distill.evaluation.report.page import load_steps, write_page
 from distill.evaluation.report.table import format_table
 from distill.evaluation.report.tables import compare_systems, comparison_lines, write_tables
 from distill.evaluation.results import Result
+from distill.evaluation.retrieve import candidate_documents
 from distill.evaluation.runs import Ranking, Run, read_run, strangers
+from distill.evaluation.settings import LEAST_MEMORY_MIB
 from distill.evaluation.systems import (
     DocumentIndex,
     FinishedRuns,
@@ -81,6 +83,8 @@ def _check_options(options: argparse.Namespace) -> None:
     """Refuse what would fail late, or have no effect."""
     check_names(options.measures.split(","))
     arguments.passages(options.passages)
+    require_at_least(LEAST_MEMORY_MIB, "--memory-mib", options.memory_mib)
+    require_at_least(1, "--depth", options.depth)
     for name in ("passages", "rerank", "cache"):
         if getattr(options, name) and not (options.teacher or options.student):
             raise InputError(
@@ -113,8 +117,10 @@ def _evaluate_collection(
         systems.append(FinishedRuns(name, _read_runs(collection, pattern)))
     if not systems:
         raise InputError("no system", "--teacher, --student, --bm25 or --run", "name one")
+    candidates = _first_stage(options, collection, translations)
+    wanted = None if candidates is None else candidate_documents(collection, candidates)
     results = evaluate_systems(
-        _index(options, collection, teacher),
+        _index(options, collection, teacher, wanted),
         systems,
         options.output,
         step=options.step,
@@ -124,14 +130,17 @@ def _evaluate_collection(
         batch_size=options.batch_size,
         device=options.device,
         memory_mib=options.memory_mib,
-        candidates=_first_stage(options, collection, translations),
+        candidates=candidates,
     )
     if collectives.rank() == 0:
         _report(options, collection, results, teacher, students)
 
 
 def _index(
-    options: argparse.Namespace, collection: Collection, teacher: LoadedEncoder | None
+    options: argparse.Namespace,
+    collection: Collection,
+    teacher: LoadedEncoder | None,
+    wanted: frozenset[str] | None,
 ) -> DocumentIndex:
     if teacher is None:
         return unencoded_index(collection)
@@ -143,7 +152,11 @@ def _index(
         model_key=teacher.key,
         batch_size=options.batch_size,
         device=options.device,
+        precision=options.precision,
+        memory_mib=options.memory_mib,
+        folder=options.output,
         passages=arguments.passages(options.passages),
+        only=wanted,
     )
 
 

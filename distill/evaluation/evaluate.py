@@ -1,4 +1,4 @@
-"""Evaluates systems on a collection (`evaluate_systems`): all ranks encode, rank 0 scores."""
+"""Evaluates systems on a collection (`evaluate_systems`): all ranks search, rank 0 scores."""
 
 from __future__ import annotations
 
@@ -28,6 +28,7 @@ from distill.evaluation.results import (
 )
 from distill.evaluation.retrieve import EncodedQueries, query_texts, system_runs
 from distill.evaluation.runs import Run, without, write_run
+from distill.evaluation.settings import MEMORY_MIB
 from distill.evaluation.systems import (
     DocumentIndex,
     FinishedRuns,
@@ -51,7 +52,7 @@ def evaluate_systems(
     measures: Sequence[str] = MEASURES,
     batch_size: int = 64,
     device: torch.device | str = "cpu",
-    memory_mib: int = 512,
+    memory_mib: int = MEMORY_MIB,
     candidates: Mapping[str, Run] | None = None,
     should_stop: Callable[[], bool] | None = None,
     cache_directory: str | Path | None = None,
@@ -71,7 +72,7 @@ def evaluate_systems(
         depth: documents kept per query, in run files and in measures (trec_eval's usual 1000).
         measures: names of ir-measures or of `first_ranked`; the collection's own are added.
         device: where forwards and MaxSim run.
-        memory_mib: bound on the buffers of search.
+        memory_mib: of each rank; half of it is for the buffers of search.
         candidates: pair → first-stage run; given, encoders score its documents only (reranking).
         should_stop: a stop flag, polled between rounds of encoding, in search, and by the ranks
             that wait for it.
@@ -109,10 +110,28 @@ def evaluate_systems(
     folder = Path(directory) / collection.name / f"step-{step}"
     facts = {"step": step, "world_size": world_size, "zero_stage": zero_stage}
 
+    searched: dict[int, dict[str, Run]] = {}
+    for system, queries in prepared:
+        if queries is None or id(queries) in searched:
+            continue
+        # One more, where a query's own document is left out.
+        found = system_runs(
+            index,
+            system.name,
+            queries,
+            candidates,
+            depth + collection.without_own,
+            device,
+            memory_mib,
+            should_stop,
+        )
+        if collection.without_own:
+            found = {pair: without(run, depth) for pair, run in found.items()}
+        searched[id(queries)] = found
+
     def finish() -> list[Result]:
-        rest = (variant, candidates, device, memory_mib, should_stop)
         try:
-            return _finish(index, prepared, folder, facts, *rest)
+            return _finish(index, prepared, searched, folder, facts, variant)
         except OSError as error:
             raise InputError(
                 f"{folder}: {error.strerror or error}",
@@ -127,20 +146,16 @@ def evaluate_systems(
 def _finish(
     index: DocumentIndex,
     prepared: list[tuple[System | FinishedRuns, EncodedQueries | None]],
+    searched: dict[int, dict[str, Run]],
     folder: Path,
     facts: dict[str, int],
     variant: Variant,
-    candidates: Mapping[str, Run] | None,
-    device: torch.device | str,
-    memory_mib: int,
-    should_stop: Callable[[], bool] | None,
 ) -> list[Result]:
-    """Search, score and write; on rank 0."""
+    """Score and write the runs that were found for each system's queries; on rank 0."""
     collection = index.collection
     depth, measures, _ = variant
     folder.mkdir(parents=True, exist_ok=True)
     results = []
-    searched: dict[int, dict[str, Run]] = {}
     for system, queries in prepared:
         if isinstance(system, FinishedRuns):
             runs = {pair: system.runs.get(pair, {}) for pair in collection.pairs}
@@ -150,22 +165,6 @@ def _finish(
         elif queries is None:
             pairs = _repeat(index.finished[system.name, variant], system.name, folder)
         else:
-            if id(queries) not in searched:
-                # One more, where a query's own document is left out.
-                deeper = depth + collection.without_own
-                found = system_runs(
-                    index,
-                    system.name,
-                    queries,
-                    candidates,
-                    deeper,
-                    device,
-                    memory_mib,
-                    should_stop,
-                )
-                if collection.without_own:
-                    found = {pair: without(run, depth) for pair, run in found.items()}
-                searched[id(queries)] = found
             runs = searched[id(queries)]
             pairs = _score(index, system.name, runs, folder, measures)
             if system.frozen:
@@ -231,8 +230,7 @@ def _encode(
         device,
         should_stop=should_stop,
     )
-    embeddings = joined(segments) if collectives.rank() == 0 else None
-    return EncodedQueries(texts, distinct, embeddings)
+    return EncodedQueries(texts, distinct, collectives.broadcast_object(joined(segments)))
 
 
 def _score(

@@ -9,6 +9,12 @@ from typing import Literal
 from distill.errors import InputError, require_at_least
 from distill.languages import parse_pair
 
+Precision = Literal["float16", "float32"]
+#: Memory of a rank in evaluation, in MiB.
+MEMORY_MIB = 4096
+#: Below it not one query's best documents have room beside a block of products.
+LEAST_MEMORY_MIB = 64
+
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluationSettings:
@@ -39,12 +45,22 @@ class EvaluationSettings:
     """Documents kept per query, in run files and in measures. Default: 1000, trec_eval's usual."""
     batch_size: int = 64
     """Texts encoded at a time on each rank. Default: 64."""
+    precision: Precision = "float16"
+    """How vectors of documents are kept: ``float32`` takes twice the space, and moves a score by
+    about 1e-3. Default: float16."""
+    memory_mib: int = MEMORY_MIB
+    """Memory of each rank in MiB: half for the vectors of its part of the documents, the rest of
+    which lie in a file below the run directory while the run lasts, and half for the buffers of
+    search, which compare as many queries at a time as have room. Default: 4096."""
     cache: Path | None = None
-    """Directory where the teacher's embeddings of documents and queries are kept between runs.
-    Default: none, no cache."""
+    """Directory where the teacher's embeddings of documents and queries are kept between runs, on a
+    file system that all nodes see or on each node's own. Default: none, no cache."""
 
     def __post_init__(self) -> None:
-        for name, least in (("every_steps", 0), ("patience", 0), ("batch_size", 1), ("depth", 1)):
+        for name, least in (
+            *(("every_steps", 0), ("patience", 0)),
+            *(("batch_size", 1), ("depth", 1), ("memory_mib", LEAST_MEMORY_MIB)),
+        ):
             require_at_least(least, f"evaluation.{name}", getattr(self, name))
         for code in self.pairs:
             parse_pair(code, "evaluation.pairs")

@@ -11,14 +11,16 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from distill.embedding.cached_encoding import encode_cached
+from distill.embedding.divided_encoding import encode_divided
 from distill.embedding.embedding_cache import EmbeddingCache
 from distill.embedding.embeddings import PackedEmbeddings
 from distill.embedding.encoding import Encode
+from distill.embedding.passages import Passages
 from distill.errors import InputError
 from distill.evaluation.collections import Collection, Texts
 from distill.evaluation.maxp import PassageSettings, split_passages
 from distill.evaluation.runs import Run, tie_order
+from distill.evaluation.settings import MEMORY_MIB, Precision
 
 if TYPE_CHECKING:
     from distill.encoders.text import TextEncoder
@@ -74,19 +76,19 @@ class FinishedSystem:
 
 @dataclass
 class DocumentIndex:
-    """A collection's documents as the teacher encodes them; vectors on rank 0 only.
+    """A collection's documents as the teacher encodes them; each rank has a part of the vectors.
 
     Texts are encoded once each: documents with equal text share a score, so that trec_eval's
     rule for ties decides between them.
 
     Attributes:
         collection: whose documents these are.
-        document_ids: in the order in which ties are broken.
-        segments: embeddings of the distinct texts; empty on ranks other than 0.
+        document_ids: in the order in which ties are broken; the same on every rank.
+        segments: embeddings of this rank's distinct texts.
         text_of_passage: int64, for each passage its distinct text.
         document_of_passage: int64, ascending, for each passage its document's position in
             `document_ids`. A document that was not cut is one passage.
-        finished: results of frozen systems, see `evaluate`.
+        finished: on rank 0 the results of frozen systems, see `evaluate`.
     """
 
     collection: Collection
@@ -96,18 +98,8 @@ class DocumentIndex:
     document_of_passage: Tensor
     finished: dict[tuple[Any, ...], FinishedSystem] = field(default_factory=dict)
 
-    def document_scores(self, scores_PQ: Tensor) -> Tensor:
-        """Scores of the segments' rows (P, Q) → scores (Q, documents) in tie order (MaxP)."""
-        passages_GQ = scores_PQ.index_select(0, self.row_of_passage.to(scores_PQ.device))
-        if len(passages_GQ) == len(self.document_ids):
-            return passages_GQ.T.contiguous()
-        owners = self.document_of_passage.to(scores_PQ.device)
-        best_PQ = passages_GQ.new_full((len(self.document_ids), passages_GQ.shape[1]), -torch.inf)
-        best_PQ.scatter_reduce_(0, owners.unsqueeze(1).expand_as(passages_GQ), passages_GQ, "amax")
-        return best_PQ.T.contiguous()
-
     def among(self, documents: frozenset[str]) -> DocumentIndex:
-        """The index of some of the documents, in the same order. On rank 0."""
+        """The index of some of the documents, in the same order; their vectors are copied."""
         kept = [place for place, name in enumerate(self.document_ids) if name in documents]
         places = torch.tensor(kept, dtype=torch.int64)
         passages = torch.isin(self.document_of_passage, places)
@@ -126,12 +118,15 @@ class DocumentIndex:
         )
 
     @cached_property
-    def row_of_passage(self) -> Tensor:
-        """int64, for each passage its row in the segments, counted through them."""
-        texts = torch.cat([segment.texts for segment in self.segments])
-        row_of_text = torch.empty_like(texts)
+    def passages(self) -> Passages:
+        """This rank's passages: rows of the segments, counted through them, and documents."""
+        texts = torch.cat([torch.zeros(0, dtype=torch.int64), *(s.texts for s in self.segments)])
+        num_texts = int(self.text_of_passage.max()) + 1 if len(self.text_of_passage) else 0
+        row_of_text = torch.full((num_texts,), -1, dtype=torch.int64)
         row_of_text[texts] = torch.arange(len(texts))
-        return row_of_text[self.text_of_passage]
+        rows = row_of_text[self.text_of_passage]
+        here = rows >= 0
+        return Passages(rows[here], self.document_of_passage[here])
 
     @cached_property
     def position_of_document(self) -> dict[str, int]:
@@ -148,8 +143,11 @@ def index_documents(
     model_key: str | None = None,
     batch_size: int = 64,
     device: torch.device | str = "cpu",
-    dtype: torch.dtype = torch.float32,
+    precision: Precision = "float16",
+    memory_mib: int = MEMORY_MIB,
+    folder: str | Path | None = None,
     passages: PassageSettings | None = None,
+    only: frozenset[str] | None = None,
     should_stop: Callable[[], bool] | None = None,
     progress: Callable[[int], object] | None = None,
 ) -> DocumentIndex:
@@ -158,19 +156,24 @@ def index_documents(
     Args:
         encode: the teacher: tokens → (B, N, D) unit vectors.
         text: tokenises documents.
-        cache_directory: where embeddings are kept between commands; on rank 0's machine.
+        cache_directory: where embeddings are kept between commands, on a file system that all
+            nodes see or on each node's own.
         model_key: identity of the teacher (`distill.encoders.directory.encoder_hash`); required
             with a cache.
-        dtype: float32, or float16 at half the space and with scores that differ by about 1e-3.
+        precision: float16, or float32 at twice the space; scores differ by about 1e-3.
+        memory_mib: of a rank; half of it is for vectors, where no cache has them.
+        folder: where a file with the vectors beyond that lies while the index is in use.
         passages: how long documents are cut; by default they are truncated by the tokenizer.
+        only: ids of the documents wanted, as for reranking; all by default.
 
     Raises:
-        InputError: a cache without a key, or one that cannot be written; on all ranks.
+        InputError: a cache without a key, or one that cannot be written, vectors that are not
+            finite; on all ranks.
         EvaluationStoppedError: see `encode_texts`.
     """
     if cache_directory is not None and not model_key:
         raise InputError("cache_directory without model_key", "the model's hash", "pass it")
-    documents = list(collection.documents)
+    documents = [name for name in collection.documents if only is None or name in only]
     document_ids = [documents[i] for i in tie_order(documents)]
     position_of: dict[str, int] = {}
     text_of_passage: list[int] = []
@@ -179,19 +182,28 @@ def index_documents(
         for passage in split_passages(collection.documents[document], passages):
             text_of_passage.append(position_of.setdefault(passage, len(position_of)))
             document_of_passage.append(number)
-    texts = list(position_of)
-    cache = None
+    texts, dtype, cache = list(position_of), getattr(torch, precision), None
     if cache_directory is not None:
         cache = EmbeddingCache(cache_directory, f"{model_key} {text.settings} {dtype} document")
-    segments = encode_cached(
-        cache, encode, text.documents, texts, batch_size, device, dtype, should_stop, progress
+    segments = encode_divided(
+        cache,
+        encode,
+        text.documents,
+        texts,
+        batch_size,
+        device,
+        dtype=dtype,
+        memory_mib=memory_mib // 2,
+        folder=folder,
+        should_stop=should_stop,
+        progress=progress,
     )
     return DocumentIndex(
         collection,
         document_ids,
         segments,
-        torch.tensor(text_of_passage),
-        torch.tensor(document_of_passage),
+        torch.tensor(text_of_passage, dtype=torch.int64),
+        torch.tensor(document_of_passage, dtype=torch.int64),
     )
 
 

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from distill.embedding.embeddings import PackedEmbeddings, from_rows
 from distill.embedding.maxsim_search import search
+from distill.embedding.passages import Passages
 from distill.errors import InputError
 
 #: Documents that PLAID looks at more closely for each one wanted.
@@ -59,16 +60,12 @@ class ExactIndex:
         texts = torch.cat([segment.texts for segment in segments])
         row_of_text = torch.empty_like(texts)
         row_of_text[texts] = torch.arange(len(texts))
-        self._row_of_document = row_of_text[torch.tensor(self._text_of_document)]
+        rows = row_of_text[torch.tensor(self._text_of_document)]
+        self._passages = Passages(rows, torch.arange(len(rows)))
 
     def find(self, query_ND: Tensor, depth: int) -> list[tuple[int, float]]:
         """As `Index.find`."""
-        found = search(
-            from_rows([query_ND]),
-            self._segments,
-            lambda scores_PQ: scores_PQ.index_select(0, self._row_of_document).T.contiguous(),
-            depth,
-        )
+        found = search(from_rows([query_ND]), self._segments, self._passages, depth)
         positions, scores = found[0]
         return list(zip(positions.tolist(), scores.tolist(), strict=True))
 

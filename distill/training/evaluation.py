@@ -192,6 +192,9 @@ class RunEvaluation:
                 model_key=self._teacher_hash,
                 batch_size=settings.batch_size,
                 device=device,
+                precision=settings.precision,
+                memory_mib=settings.memory_mib,
+                folder=Path(self._recipe.run_directory) / "evaluation",
                 should_stop=self._should_stop,
                 progress=lambda count: progress.advance(count=count),
             )
@@ -211,6 +214,7 @@ class RunEvaluation:
             zero_stage=self._engines.zero_stage or 0,
             batch_size=settings.batch_size,
             device=device,
+            memory_mib=settings.memory_mib,
             should_stop=self._should_stop,
             cache_directory=settings.cache,
         )

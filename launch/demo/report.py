@@ -55,7 +55,7 @@ def search(run: Path) -> str:
         lambda tokens: _encode(student, tokens), student_text.queries, list(QUERIES.values())
     )
     assert queries is not None
-    found = search_documents(queries, index.segments, index.document_scores, depth=5)
+    found = search_documents(queries, index.segments, index.passages, depth=5)
     lines = []
     for position, (language, query) in enumerate(QUERIES.items()):
         lines.append(f"{language}: {query}")

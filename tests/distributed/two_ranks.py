@@ -24,6 +24,7 @@ from distill.distributed import agreement, collectives
 from distill.embedding.embeddings import from_rows
 from distill.embedding.encoding import EvaluationStoppedError
 from distill.embedding.maxsim_search import search
+from distill.embedding.passages import Passages
 from distill.errors import InputError
 
 #: Of every collective, and of silence while rank 0 works. What it does alone takes longer below.
@@ -77,8 +78,9 @@ def search_for_long() -> None:
         time.sleep(0.2)
         return time.monotonic() > until
 
+    everything = Passages.one_each([torch.arange(40 * 500)])
     agreement.on_main(
-        lambda: search(packed, [packed] * 500, lambda scores: scores.T, 3, should_stop=should_stop),
+        lambda: search(packed, [packed] * 500, everything, 3, should_stop=should_stop),
         poll=should_stop,
     )
 

@@ -9,11 +9,14 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tensor_bytes import TensorBytes
 
 from distill.embedding import maxsim_search as search_module
 from distill.embedding.embedding_cache import EmbeddingCache
 from distill.embedding.embeddings import PackedEmbeddings, from_rows
-from distill.embedding.maxsim_search import best, rerank_scores, search, search_scores
+from distill.embedding.exact_scores import exact_scores
+from distill.embedding.maxsim_search import search
+from distill.embedding.passages import Passages, ranked
 from distill.encoders.maxsim import maxsim_scores
 from distill.errors import InputError
 from distill.evaluation.collections import Collection
@@ -39,12 +42,13 @@ def definition(query, document):
     return sum(max(float(q.double() @ d.double()) for d in document) for q in query)
 
 
-def by_text(rows_scores_PQ, segments, num_texts, num_queries):
-    scores = np.full((num_queries, num_texts), np.nan)
-    texts = torch.cat([segment.texts for segment in segments])
-    for positions, scores_PQ in rows_scores_PQ:
-        for row, text in enumerate(texts.tolist()):
-            scores[positions.numpy(), text] = scores_PQ[row].numpy()
+def scores_of(queries, segments, **options):
+    """(queries, texts) scores of a search that keeps every text."""
+    everything = Passages.one_each([segment.texts for segment in segments])
+    num_texts = sum(len(segment) for segment in segments)
+    scores = np.full((len(queries), num_texts), np.nan)
+    for query, found in search(queries, segments, everything, num_texts, **options).items():
+        scores[query, found.documents] = found.scores
     return scores
 
 
@@ -62,12 +66,7 @@ def test_scores_equal_the_definition(query_lengths, first, second, seed, buffer)
     previous = search_module._CPU_BUFFER
     search_module._CPU_BUFFER = buffer  # blocks of one document, of a few, of all
     try:
-        found = by_text(
-            search_scores(from_rows(queries, 8), segments),
-            segments,
-            len(documents),
-            len(queries),
-        )
+        found = scores_of(from_rows(queries, 8), segments)
     finally:
         search_module._CPU_BUFFER = previous
     expected = [[definition(query, document) for document in documents] for query in queries]
@@ -75,7 +74,7 @@ def test_scores_equal_the_definition(query_lengths, first, second, seed, buffer)
     rows = torch.cat([segment.texts for segment in segments])
     chosen = torch.tensor([len(rows) - 1, 0, len(rows) // 2, 0])
     for position, query in enumerate(queries):
-        reranked = rerank_scores(query, segments, chosen)
+        reranked = exact_scores(query, segments, chosen)
         want = [expected[position][int(rows[row])] for row in chosen]
         np.testing.assert_allclose(reranked, want, atol=1e-5)
 
@@ -90,29 +89,115 @@ def test_scores_equal_the_padded_function_of_the_encoders():
     expected = maxsim_scores(
         pad(queries, batch_first=True), masks[0], pad(documents, batch_first=True), masks[1]
     )
-    segments = [from_rows(documents)]
-    found = by_text(search_scores(from_rows(queries), segments), segments, 5, 3)
+    found = scores_of(from_rows(queries), [from_rows(documents)])
     np.testing.assert_allclose(found, expected, atol=1e-6)
 
 
-def test_memory_setting_bounds_the_scores_that_are_held():
-    documents = from_rows(ragged([3] * 20000, 3))
-    queries = from_rows(ragged([2] * 64, 4))
-    sizes = [
-        scores_PQ.numel() for _, scores_PQ in search_scores(queries, [documents], memory_mib=2)
+def cut_up(packed, num_parts, seed):
+    """The same texts in parts of any size, each sorted by length."""
+    generator = torch.Generator().manual_seed(seed)
+    part_of = torch.randint(num_parts, (len(packed),), generator=generator)
+    return [packed.select(torch.nonzero(part_of == part).squeeze(1)) for part in range(num_parts)]
+
+
+def near_ties(num_documents, seed, dtype=torch.float32):
+    """Documents around one, so that many scores differ by less than float32's error or not."""
+    generator = torch.Generator().manual_seed(seed)
+    base = ragged([6], seed, 32)[0]
+    rows = []
+    for number in range(num_documents):
+        noise = torch.randn(6, 32, generator=generator) * (0.0 if number % 7 == 0 else 1e-5)
+        rows.append(torch.nn.functional.normalize(base + noise, dim=-1))
+    packed = from_rows(rows)
+    return PackedEmbeddings(packed.vectors.to(dtype), packed.lengths, packed.texts)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+@pytest.mark.parametrize("depth", [5, 40])
+def test_results_are_the_same_bytes_however_texts_and_queries_are_cut(dtype, depth, monkeypatch):
+    documents = near_ties(700, 3, dtype)
+    queries = from_rows(ragged([4, 9, 2, 9, 17], 5, 32))
+    exact = [
+        exact_scores(query, [documents], torch.arange(700)) for query in queries.rows().values()
     ]
-    assert max(sizes) * 4 <= 2 * (1 << 20) / 6 + 4 * 20000
-    assert sum(sizes) == 20000 * 64
+    texts = list(queries.rows())
+    results = []
+    # The last number: above 1, float32 products choose however many rows are kept.
+    for num_parts, buffer, query_tokens, memory, most_rows in (
+        *((1, 1 << 20, 512, 512, 0.25), (3, 1 << 12, 512, 512, 2.0)),
+        *((8, 1 << 9, 9, 1, 2.0), (2, 1 << 20, 1, 64, 2.0)),
+    ):
+        monkeypatch.setattr(search_module, "_MOST_ROWS", most_rows)
+        monkeypatch.setattr(search_module, "_CPU_BUFFER", buffer)
+        monkeypatch.setattr(search_module, "_QUERY_TOKENS", query_tokens)
+        segments = cut_up(documents, num_parts, seed=num_parts)
+        passages = Passages.one_each([segment.texts for segment in segments])
+        results.append(search(queries, segments, passages, depth, memory_mib=memory))
+    for query, scores in zip(texts, exact, strict=True):
+        want = ranked(np.arange(700), scores.numpy(), depth)
+        for result in results:
+            assert result[query].documents.tolist() == want.documents.tolist()
+            assert result[query].scores.tobytes() == want.scores.tobytes()
+
+
+def test_a_score_does_not_depend_on_what_is_scored_with_it():
+    documents = near_ties(60, 8)
+    query = ragged([23], 9, 32)[0]
+    together = exact_scores(query, [documents], torch.arange(60))
+    alone = [exact_scores(query, [documents], torch.tensor([row])) for row in range(60)]
+    assert together.numpy().tobytes() == torch.cat(alone).numpy().tobytes()
+    # Longer vectors have a scale of their own, and keep their scores' precision.
+    longer = exact_scores(37.0 * query, [documents], torch.arange(60))
+    np.testing.assert_allclose(longer, 37.0 * together, rtol=2e-6)
+
+
+def test_half_precision_ranks_as_single_precision_but_for_near_ties():
+    generator = torch.Generator().manual_seed(1)
+    documents = ragged([12] * 400, 20, 32)
+    queries = [
+        torch.nn.functional.normalize(
+            documents[number][:8] + 0.6 * torch.randn(8, 32, generator=generator), dim=-1
+        )
+        for number in range(60)
+    ]
+    packed = from_rows(documents)
+    half = PackedEmbeddings(packed.vectors.half(), packed.lengths, packed.texts)
+    reciprocal = []
+    for segment in (packed, half):
+        found = search(from_rows(queries), [segment], Passages.one_each([segment.texts]), 400)
+        ranks = [found[number].documents.tolist().index(number) + 1 for number in range(60)]
+        reciprocal.append(np.mean([1 / rank for rank in ranks]))
+    assert 0.2 < reciprocal[0] < 0.95  # Neither all first nor at random.
+    assert abs(reciprocal[0] - reciprocal[1]) < 0.002
+
+
+def test_memory_setting_bounds_the_buffers_of_search():
+    documents = from_rows(ragged([3] * 40000, 3))
+    queries = from_rows(ragged([2] * 600, 4))
+    passages = Passages.one_each([documents.texts])
+    assert documents.longest == pytest.approx(1.0)
+    passages.documents_of(np.arange(1), np.ones(1))  # Made once for all searches, as the norm.
+    given = [
+        each
+        for packed in (documents, queries)
+        for each in (packed.vectors, packed.lengths, packed.texts, packed.offsets)
+    ]
+    most = {}
+    for memory in (8, 64):
+        with TensorBytes(given) as sizes:
+            found = search(queries, [documents], passages, 100, memory_mib=memory)
+        assert len(found) == 600
+        most[memory] = sizes.most
+    assert most[8] < 8 << 20 < most[64] < 64 << 20
 
 
 @settings(max_examples=100, deadline=None)
 @given(st.lists(st.integers(0, 3), min_size=1, max_size=30), st.integers(1, 40))
 def test_the_cut_respects_the_order_of_ties(values, depth):
-    scores = torch.tensor([values], dtype=torch.float32)
-    (positions, kept) = best(scores, depth)[0]
+    found = ranked(np.arange(len(values)), np.array(values, dtype=np.float32), depth)
     expected = sorted(range(len(values)), key=lambda i: (-values[i], i))[:depth]
-    assert positions.tolist() == expected
-    assert kept.tolist() == [values[i] for i in expected]
+    assert found.documents.tolist() == expected
+    assert found.scores.tolist() == [values[i] for i in expected]
 
 
 def collection_of(documents):
@@ -143,7 +228,7 @@ def test_a_long_document_scores_as_its_best_passage():
     }
     index = index_of(passages)
     query = ragged([4], 9)
-    found = search(from_rows(query), index.segments, index.document_scores, 10)
+    found = search(from_rows(query), index.segments, index.passages, 10)
     positions, scores = found[0]
     ranked = [index.document_ids[i] for i in positions]
     expected = {

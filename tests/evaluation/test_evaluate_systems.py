@@ -10,7 +10,7 @@ import pytrec_eval
 import torch
 from transformers import BertConfig, BertModel
 
-from distill.embedding import cached_encoding
+from distill.embedding import divided_encoding
 from distill.encoders.late_interaction import LateInteractionEncoder
 from distill.encoders.maxsim import maxsim_scores
 from distill.errors import InputError
@@ -44,7 +44,7 @@ def test_runs_measures_and_results_equal_a_reference(
     collection_directory, encode, text_encoder, tmp_path
 ):
     collection = load_collection(collection_directory)
-    index = index_documents(collection, encode, text_encoder, batch_size=2)
+    index = index_documents(collection, encode, text_encoder, batch_size=2, precision="float32")
     systems = [
         System("teacher_zero_shot", encode, text_encoder, frozen=True),
         System("teacher_english", encode, text_encoder, english=True, frozen=True),
@@ -218,7 +218,8 @@ def test_documents_come_from_the_cache_and_only_new_ones_are_encoded(
 def test_encoding_goes_on_after_an_interruption_with_the_segments_it_has(
     collection_directory, encode, text_encoder, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(cached_encoding, "_SEGMENT_TEXTS", 2)
+    monkeypatch.setattr(divided_encoding, "_WINDOW_TEXTS", 2)
+    monkeypatch.setattr(divided_encoding, "_PART_BYTES", 1)
     collection = load_collection(collection_directory)
     encoded = []
 
