@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from distill.transport.loss import transport_loss
 from distill.precision import full_precision, product
+from distill.transport.loss import transport_loss
 from distill.transport.settings import TransportSettings
 
 #: Matrix products of any kind.
