@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter, deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from distill.stream.order import Draws, SampleOrder
 from distill.stream.prefetching import ShardPrefetcher
 from distill.stream.reading import Sample, SampleReader
 from distill.stream.settings import CacheSettings, DataSettings
-from distill.stream.shards import find_shards
+from distill.stream.shards import ShardFile, find_shards, require_files
 from distill.stream.sources import is_copied
 from distill.stream.tokenisation import Tokenize
 
@@ -61,6 +61,8 @@ class BitextStream:
         tokenize_source: the student's tokenisation of source sentences.
         tokenize_target: the teacher's tokenisation of target sentences.
         endless: go on from epoch to epoch.
+        found: the shards of these settings, where `find_shards` has been called and the files
+            are known to be there.
 
     Raises:
         InputError: shards missing, a pair without samples, fewer samples than a global batch, or a
@@ -78,6 +80,7 @@ class BitextStream:
         tokenize_source: Tokenize,
         tokenize_target: Tokenize,
         endless: bool = False,
+        found: Mapping[str, Sequence[ShardFile]] | None = None,
         **settings: Any,
     ) -> None:
         if not 0 <= rank < world_size:
@@ -86,7 +89,9 @@ class BitextStream:
             places = [data] if isinstance(data, (str, Path)) else data
             data = DataSettings(shards=tuple(map(str, places)), **settings)
         cache = data.cache.open()
-        found = find_shards(data.shards, pairs, data.split, cache, data.max_pairs)
+        if found is None:
+            found = find_shards(data.shards, pairs, data.split, cache, data.max_pairs)
+            require_files(found)
         shards = [shard for listed in found.values() for shard in listed]
         # Tars without a manifest have their index in the cache.
         if data.cache != CacheSettings() and not any(
@@ -194,16 +199,19 @@ class BitextStream:
         counts = self.order.drawn(self._cursor.epoch, self._cursor.position)
         return dict(zip(self.pairs, counts.tolist(), strict=True))
 
-    def distinct_texts(self, side: str) -> list[str]:
-        """Each sentence of a side, source or target, once, in stored order.
+    def distinct_texts(self, side: str, every: int = 1) -> list[str]:
+        """Each sentence of a side, source or target, once, in stored order; see `samples`.
 
         Raises:
             TooManyFaultsError: see `samples`.
         """
-        return list(dict.fromkeys(getattr(sample, side) for sample in self.samples()))
+        samples = self.samples(every=every)
+        return list(dict.fromkeys(getattr(sample, side) for sample in samples))
 
-    def samples(self, part: int = 0, num_parts: int = 1) -> Iterator[Sample]:
+    def samples(self, part: int = 0, num_parts: int = 1, every: int = 1) -> Iterator[Sample]:
         """Every sample that is used once, in stored order, read in this process.
+
+        Of a shard only every so many-th row, if `every` is more than 1.
 
         Of several parts only the one with number `part`: every `num_parts`th run of
         `_RUN_OF_SAMPLES` rows of a shard.
@@ -219,7 +227,7 @@ class BitextStream:
         places = (
             (number, row)
             for number, shard in enumerate(reader.shards)
-            for row in range(shard.num_used)
+            for row in range(0, shard.num_used, every)
             if (number + row // _RUN_OF_SAMPLES) % num_parts == part
         )
         budget = FaultBudget(self._data.max_bad_fraction, self.num_pairs, "where all are listed")

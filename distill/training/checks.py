@@ -16,17 +16,22 @@ from distill.labelled.examples import read_labelled_examples
 from distill.recipe.files import read_yaml, shown_settings
 from distill.recipe.recipe import Recipe
 from distill.stream.settings import NO_EFFECT_ON_BATCHES
+from distill.stream.shards import find_shards, require_files
 from distill.tokens import Tokens
-from distill.training.building import build_stream
 from distill.training.evaluation import load_collections
+from distill.training.streams import Found, build_stream
 from distill.training.student_start import load_texts
 from distill.training.trackers import check_trackers
 
 _WORLD = (("RANK", 0), ("WORLD_SIZE", 1))
 
 
-def check_inputs(recipe: Recipe) -> None:
+def check_inputs(recipe: Recipe) -> Found:
     """Refuse what would fail later, before processes connect; cheap, and done by every rank.
+
+    Returns:
+        The recipe's shards. A rank that is not alone has not looked at their files: the ranks of a
+        node divide them when they are connected (`require_shards`).
 
     Raises:
         InputError: the first problem found.
@@ -43,12 +48,13 @@ def check_inputs(recipe: Recipe) -> None:
         rank, world_size = (int(os.environ.get(name) or default) for name, default in _WORLD)
         read_labelled_examples(recipe.labelled).check(rank, world_size)
     load_collections(recipe)
-    _check_stream(recipe)
+    found = _check_stream(recipe)
     _check_run_directory(recipe)
+    return found
 
 
-def _check_stream(recipe: Recipe) -> None:
-    """Build the stream: reads manifests and indexes only, no worker starts."""
+def _check_stream(recipe: Recipe) -> Found:
+    """Build the stream: reads manifests only, no worker starts."""
     source, target = _no_tokens, _no_tokens
     if recipe.data.stored_tokens and recipe.student.prune_vocabulary:
         raise InputError(
@@ -59,7 +65,12 @@ def _check_stream(recipe: Recipe) -> None:
     if recipe.data.stored_tokens or recipe.data.pad_multiple > 1:
         student, teacher = load_texts(recipe)
         source, target = student.queries, teacher.queries
-    build_stream(recipe, source, target, 0, int(os.environ.get("WORLD_SIZE", "1")))
+    data, world_size = recipe.data, int(os.environ.get("WORLD_SIZE", "1"))
+    found = find_shards(data.shards, recipe.pairs, data.split, data.cache.open(), data.max_pairs)
+    if world_size == 1:
+        require_files(found)
+    build_stream(recipe, source, target, 0, world_size, found)
+    return found
 
 
 def _check_kind_of_teacher(recipe: Recipe) -> None:
