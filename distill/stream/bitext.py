@@ -15,18 +15,18 @@ from distill.stream.augmentation import open_augmentation
 from distill.stream.batch import Batch, MicroBatchDraws, MicroBatches, side_tokens
 from distill.stream.cursor import Cursor, Step, steps_from
 from distill.stream.faults import FaultBudget
+from distill.stream.groups import GroupedOrder
 from distill.stream.lengths import SampleLengths
+from distill.stream.listing import listed_places
 from distill.stream.loading import load_batches, pinned
-from distill.stream.order import Draws, SampleOrder
+from distill.stream.order import SampleOrder
+from distill.stream.pair_order import Draws
 from distill.stream.prefetching import ShardPrefetcher
 from distill.stream.reading import Sample, SampleReader
 from distill.stream.settings import CacheSettings, DataSettings
 from distill.stream.shards import ShardFile, find_shards, require_files
 from distill.stream.sources import is_copied
 from distill.stream.tokenisation import Tokenize
-
-#: Neighbouring samples that one process reads where all are read by several.
-_RUN_OF_SAMPLES = 1024
 
 
 class BitextStream:
@@ -103,7 +103,8 @@ class BitextStream:
                 "leave data.cache out",
             )
         self._first_shard = np.cumsum([0, *(len(listed) for listed in found.values())])
-        self.order = SampleOrder(
+        grouped = data.shard_groups > 1
+        self.order: SampleOrder | GroupedOrder = (GroupedOrder if grouped else SampleOrder)(
             list(found),
             [[shard.num_used for shard in listed] for listed in found.values()],
             mixing=data.mixing,
@@ -113,6 +114,7 @@ class BitextStream:
             bucket_size=data.bucket_size,
             lengths=SampleLengths(shards, self._first_shard, cache),
             identity=[shard.sha256 or shard.index_sha256 for shard in shards],
+            **({"num_groups": data.shard_groups} if grouped else {}),
         )
         self._data, self.rank, self.world_size = data, rank, world_size
         self.micro_batch, self.endless = data.micro_batch, endless
@@ -211,10 +213,8 @@ class BitextStream:
     def samples(self, part: int = 0, num_parts: int = 1, every: int = 1) -> Iterator[Sample]:
         """Every sample that is used once, in stored order, read in this process.
 
-        Of a shard only every so many-th row, if `every` is more than 1.
-
-        Of several parts only the one with number `part`: every `num_parts`th run of
-        `_RUN_OF_SAMPLES` rows of a shard.
+        Of several parts only the one with number `part`, and of a shard only every so many-th row,
+        see `listed_places`.
 
         The same on every rank that can read the same: what cannot be read is left out, and counted
         in `faults`. A rank that cannot read something may be the only one, so ranks should compare
@@ -224,12 +224,7 @@ class BitextStream:
             TooManyFaultsError: more than `max_bad_fraction` of the samples cannot be read.
         """
         reader = self._dataset.reader
-        places = (
-            (number, row)
-            for number, shard in enumerate(reader.shards)
-            for row in range(0, shard.num_used, every)
-            if (number + row // _RUN_OF_SAMPLES) % num_parts == part
-        )
+        places = listed_places(self.order, self._first_shard, part, num_parts, every)
         budget = FaultBudget(self._data.max_bad_fraction, self.num_pairs, "where all are listed")
         try:
             for sample in reader.read_each(places, budget):
@@ -276,12 +271,18 @@ class BitextStream:
     def _asked_for(self, issued: deque[Step]) -> Iterator[MicroBatchDraws]:
         """What the workers are to make, in order; runs ahead of what has been taken."""
         steps = steps_from(
-            self._cursor, self.num_pairs, self.micro_batch, self.rank, self.world_size, self.endless
+            self._cursor,
+            self.num_pairs,
+            self.micro_batch,
+            self.rank,
+            self.world_size,
+            self.endless,
+            self._data.shard_groups,
         )
         for step in steps:
             issued.append(step)
             if self._prefetcher.is_needed:
-                self._prefetcher.fetch_ahead(self.order, step.before, self.endless)
+                self._prefetcher.fetch_ahead(self.order, step, self.endless)
             draws = Draws.concatenate([self.order.take(*part) for part in step.parts])
             shard = draws.shard + self._first_shard[draws.pair]
             epoch, position = step.places()

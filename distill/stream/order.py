@@ -10,112 +10,22 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 
 import numpy as np
 
 from distill.stream.mixing import Mixing
+from distill.stream.pair_order import Draws, PairOrder
 from distill.stream.permutation import permutation
 
-# Separate streams of random numbers for the separate uses of one seed.
-_SHARDS, _WINDOW, _INTERLEAVE, _BUCKETS, _WITHIN_BUCKETS = range(5)
+# Separate streams of random numbers for the separate uses of one seed; 0 and 1 are `PairOrder`'s, 5
+# is that of groups.
+_INTERLEAVE, _BUCKETS, _WITHIN_BUCKETS = range(2, 5)
 # Samples over which pairs are interleaved where there is no length bucketing.
 _MIXING_WINDOW = 4096
 _KEPT_WINDOWS = 4
 
 #: (pair code, shards, rows) -> lengths of these samples, for bucketing.
 Lengths = Callable[[int, np.ndarray, np.ndarray], np.ndarray]
-
-
-@dataclass(frozen=True)
-class Draws:
-    """Samples in order: pair code, number of the shard within the pair, row in the shard."""
-
-    pair: np.ndarray
-    shard: np.ndarray
-    row: np.ndarray
-
-    def __len__(self) -> int:
-        return len(self.pair)
-
-    def __getitem__(self, selection: slice | np.ndarray) -> Draws:
-        return Draws(self.pair[selection], self.shard[selection], self.row[selection])
-
-    @staticmethod
-    def concatenate(parts: Sequence[Draws]) -> Draws:
-        """The samples of all parts, one part after another."""
-        return Draws(
-            np.concatenate([part.pair for part in parts]),
-            np.concatenate([part.shard for part in parts]),
-            np.concatenate([part.row for part in parts]),
-        )
-
-
-@dataclass
-class PairOrder:
-    """The endless sequence of one pair's samples: every pass over the pair is a new shuffle.
-
-    A pass shuffles the shards, then the samples within windows of that order, so that reading
-    stays within a few shards at a time.
-
-    Args:
-        code: number of the pair in the stream.
-        sizes: number of samples of each shard.
-        seed: seed of the stream.
-        shuffle_window: samples shuffled together; 0 keeps the order of the shards.
-    """
-
-    code: int
-    sizes: np.ndarray
-    seed: int
-    shuffle_window: int
-    _pass: tuple[int, np.ndarray, np.ndarray] | None = field(default=None, repr=False)
-    _window: tuple[int, int, np.ndarray, np.ndarray] | None = field(default=None, repr=False)
-
-    @property
-    def num_samples(self) -> int:
-        """Samples in one pass."""
-        return int(self.sizes.sum())
-
-    def take(self, start: int, stop: int) -> tuple[np.ndarray, np.ndarray]:
-        """Shards and rows of the samples start … stop−1 of the endless sequence."""
-        shards, rows = [], []
-        num_samples = self.num_samples
-        while start < stop:
-            number, first = divmod(start, num_samples)
-            width = self.shuffle_window or min(num_samples, 1 << 16)
-            window = first // width
-            shard, row = self._shuffled(number, window, width)
-            begin = first - window * width
-            end = min(begin + stop - start, len(shard))
-            shards.append(shard[begin:end])
-            rows.append(row[begin:end])
-            start += end - begin
-        if not shards:
-            return np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64)
-        return np.concatenate(shards), np.concatenate(rows)
-
-    def _shard_order(self, number: int) -> tuple[np.ndarray, np.ndarray]:
-        """Order of the shards in a pass, and where each ends in it."""
-        if self._pass is None or self._pass[0] != number:
-            order = np.arange(len(self.sizes))
-            if self.shuffle_window:
-                order = permutation(len(order), self.seed, _SHARDS, self.code, number)
-            self._pass = number, order, np.cumsum(self.sizes[order])
-        return self._pass[1:]
-
-    def _shuffled(self, number: int, window: int, width: int) -> tuple[np.ndarray, np.ndarray]:
-        if self._window is None or self._window[:2] != (number, window):
-            order, ends = self._shard_order(number)
-            places = np.arange(window * width, min((window + 1) * width, int(ends[-1])))
-            if self.shuffle_window:
-                places = places[
-                    permutation(len(places), self.seed, _WINDOW, self.code, number, window)
-                ]
-            turn = np.searchsorted(ends, places, side="right")
-            shard = order[turn]
-            self._window = number, window, shard, places - (ends[turn] - self.sizes[shard])
-        return self._window[2:]
 
 
 def apportion(wanted: np.ndarray, least: np.ndarray, most: np.ndarray, total: int) -> np.ndarray:
@@ -131,6 +41,10 @@ def apportion(wanted: np.ndarray, least: np.ndarray, most: np.ndarray, total: in
         gain = np.where(room, step * (wanted - counts), -np.inf)
         counts[int(np.argmax(gain))] += step
     return counts
+
+
+def _whole(sizes: np.ndarray) -> np.ndarray:
+    return np.stack([np.arange(len(sizes)), np.zeros_like(sizes), sizes], axis=1)
 
 
 class SampleOrder:
@@ -178,6 +92,8 @@ class SampleOrder:
         # Weights that name other pairs are refused here, not by the first window that is drawn.
         self.mixing.shares(self.counts)
         self.epoch_size = sum(self.counts.values())
+        #: Per group and pair: shard, first row and number of rows of each piece; int64 (pieces, 3).
+        self.pieces = [[_whole(order.sizes) for order in self._orders]]
         self._width = bucket_window or _MIXING_WINDOW
         self._tables: dict[int, np.ndarray] = {}
         self._starts = [np.zeros(len(self.pairs), dtype=np.int64)]
@@ -186,8 +102,8 @@ class SampleOrder:
         described = repr([*settings, bucket_size if bucket_window else 0, list(identity)])
         self.fingerprint = hashlib.sha256(described.encode()).hexdigest()[:16]
 
-    def take(self, epoch: int, start: int, stop: int) -> Draws:
-        """The samples at positions start … stop−1 of an epoch."""
+    def take(self, epoch: int, start: int, stop: int, stride: int = 1) -> Draws:
+        """The samples at positions start … stop−1 of an epoch; `stride` is always 1 here."""
         if not 0 <= start <= stop <= self.epoch_size:
             raise IndexError(f"positions {start} to {stop} of {self.epoch_size}")
         parts = []
@@ -201,10 +117,10 @@ class SampleOrder:
             return self._window(epoch, 0)[:0]
         return parts[0] if len(parts) == 1 else Draws.concatenate(parts)
 
-    def window_of(self, position: int) -> tuple[int, int]:
-        """Start and stop of the window that a position lies in."""
+    def window_of(self, position: int) -> tuple[int, int, int]:
+        """Start, stop and stride (1) of the positions of the window that a position lies in."""
         start = position - position % self._width
-        return start, min(start + self._width, self.epoch_size)
+        return start, min(start + self._width, self.epoch_size), 1
 
     def drawn(self, epoch: int, position: int) -> np.ndarray:
         """Samples of each pair that came before a position, all epochs included; int64 (pairs,)."""
@@ -214,6 +130,16 @@ class SampleOrder:
             pair = self._window(epoch, number).pair[:rest]
             before = before + np.bincount(pair, minlength=len(self.pairs))
         return before
+
+    def drawn_about(self, epoch: int, position: int) -> np.ndarray:
+        """As `drawn`, with a window's pairs taken for evenly spread in it: no lengths are read."""
+        number, rest = divmod(position, self._width)
+        before, table = self._start(epoch) + self._table(epoch)[number], self._table(epoch)
+        if not rest:
+            return before
+        inside = table[number + 1] - table[number]
+        nothing = np.zeros_like(inside)
+        return before + apportion(inside * (rest / inside.sum()), nothing, inside, rest)
 
     def _table(self, epoch: int) -> np.ndarray:
         """Samples of each pair before each window of an epoch; (windows + 1, pairs)."""
