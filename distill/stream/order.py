@@ -43,6 +43,22 @@ def apportion(wanted: np.ndarray, least: np.ndarray, most: np.ndarray, total: in
     return counts
 
 
+def apportion_rising(wanted: np.ndarray, most: np.ndarray, totals: np.ndarray) -> np.ndarray:
+    """`apportion` of rows (R, P), each row with the one before it as the least; int64 (R, P)."""
+    counts = np.floor(wanted).astype(np.int64)
+    missing = (totals - counts.sum(axis=1))[:, None]
+    by_remainder = np.argsort(counts - wanted, axis=1, kind="stable")
+    counts += np.argsort(by_remainder, axis=1) < missing
+    rises = (np.diff(counts, axis=0, prepend=0) >= 0).all()
+    if rises and (counts <= most).all() and (counts.sum(axis=1) == totals).all():
+        # No bound is met, and all rows at once are as one by one.
+        return counts
+    rows = [np.zeros_like(most)]
+    for row, total in zip(wanted, totals, strict=True):
+        rows.append(apportion(row, rows[-1], most, int(total)))
+    return np.stack(rows[1:])
+
+
 def _whole(sizes: np.ndarray) -> np.ndarray:
     return np.stack([np.arange(len(sizes)), np.zeros_like(sizes), sizes], axis=1)
 
@@ -153,6 +169,8 @@ class SampleOrder:
         starts = np.arange(0, self.epoch_size, self._width)
         ends = np.append(starts[1:], self.epoch_size)
         times = epoch + starts / self.epoch_size
+        # Shares change with time by a schedule alone.
+        times = times if self.mixing.kind == "schedule" else times[:1]
         shares = [self.mixing.shares(self.counts, float(time)) for time in times]
         ideal = np.cumsum(np.stack(shares) * (ends - starts)[:, None], axis=0)
         nothing = np.zeros(len(self.pairs), dtype=np.int64)
@@ -161,10 +179,7 @@ class SampleOrder:
             quota = np.array(list(self.counts.values()), dtype=np.int64)
         else:
             quota = apportion(ideal[-1], nothing, everything, self.epoch_size)
-        table = [nothing]
-        for wanted, end in zip(ideal, ends, strict=True):
-            table.append(apportion(wanted, table[-1], quota, int(end)))
-        return np.stack(table)
+        return np.concatenate([nothing[None], apportion_rising(ideal, quota, ends)])
 
     def _start(self, epoch: int) -> np.ndarray:
         """Samples of each pair drawn in all epochs before this one."""

@@ -14,7 +14,7 @@ from distill.errors import InputError
 from distill.stream.cursor import Cursor, steps_from
 from distill.stream.groups import GroupedOrder
 from distill.stream.mixing import Mixing
-from distill.stream.order import SampleOrder, apportion
+from distill.stream.order import SampleOrder, apportion, apportion_rising
 from distill.stream.permutation import permutation
 
 
@@ -250,6 +250,27 @@ def test_apportion_stays_within_one(parts):
     counts = apportion(wanted, least, most, total)
     assert counts.sum() == total
     assert np.all(np.abs(counts - wanted) < 1 + 1e-9)
+
+
+@settings(deadline=None)
+@given(
+    shares=st.lists(st.floats(0, 1), min_size=1, max_size=6),
+    widths=st.lists(st.integers(0, 9), min_size=1, max_size=30),
+    changes=st.booleans(),
+)
+def test_rows_at_once_are_those_one_by_one(shares, widths, changes):
+    if not sum(shares):
+        return
+    shares = np.array(shares) / sum(shares)
+    rows = [np.roll(shares, turn if changes else 0) for turn in range(len(widths))]
+    ideal, totals = np.cumsum(np.stack(rows) * np.array(widths)[:, None], axis=0), np.cumsum(widths)
+    most = apportion(
+        ideal[-1], np.zeros(len(shares), int), np.full(len(shares), totals[-1]), int(totals[-1])
+    )
+    before = np.zeros(len(shares), dtype=np.int64)
+    for row, total, found in zip(ideal, totals, apportion_rising(ideal, most, totals), strict=True):
+        before = apportion(row, before, most, int(total))
+        assert found.tolist() == before.tolist()
 
 
 def test_temperature_follows_its_formula():
