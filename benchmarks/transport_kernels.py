@@ -25,7 +25,8 @@ from typing import NamedTuple
 # Before Triton is imported: compiled here, whatever runs kernels on this machine's CPU, and
 # afresh, since what is in a cache was made without saying what it takes.
 os.environ.pop("TRITON_INTERPRET", None)
-os.environ["TRITON_CACHE_DIR"] = tempfile.mkdtemp(prefix="kernels-")
+_cache = tempfile.TemporaryDirectory(prefix="kernels-")  # Until the program ends.
+os.environ["TRITON_CACHE_DIR"] = _cache.name
 
 import torch
 import triton
