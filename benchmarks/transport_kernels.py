@@ -12,12 +12,14 @@ with 1 where a class spills or exceeds what a block may take.
 from __future__ import annotations
 
 import argparse
+import atexit
 import contextlib
 import hashlib
 import io
 import json
 import os
 import re
+import shutil
 import tempfile
 from pathlib import Path
 from typing import NamedTuple
@@ -25,8 +27,7 @@ from typing import NamedTuple
 # Before Triton is imported: compiled here, whatever runs kernels on this machine's CPU, and
 # afresh, since what is in a cache was made without saying what it takes.
 os.environ.pop("TRITON_INTERPRET", None)
-_cache = tempfile.TemporaryDirectory(prefix="kernels-")  # Until the program ends.
-os.environ["TRITON_CACHE_DIR"] = _cache.name
+os.environ["TRITON_CACHE_DIR"] = tempfile.mkdtemp(prefix="kernels-")
 
 import torch
 import triton
@@ -34,6 +35,8 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
 from distill.transport.gpu import classes, kernels, large
+
+atexit.register(shutil.rmtree, os.environ["TRITON_CACHE_DIR"], ignore_errors=True)
 
 GPU = Path(kernels.__file__).parent
 TABLE = GPU / "kernels.md"
