@@ -19,6 +19,7 @@ import torch
 from torch import nn
 from transformers import AutoModel
 
+from distill.disks import path_argument
 from distill.distributed.deepspeed_json import read_deepspeed_json
 from distill.encoders.backbone import load_config
 from distill.encoders.late_interaction import freeze
@@ -227,7 +228,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Command line."""
     parser = argparse.ArgumentParser(prog="distill estimate", description=__doc__)
     add = parser.add_argument
-    add("recipe", type=Path)
+    add("recipe", type=path_argument)
     add("overrides", nargs="*", metavar="key=value", help="as in training")
     add("--processes", type=int, default=1, help="GPUs, or processes on CPU")
     add("--deepspeed", action="store_true", help="DeepSpeed on one process, too")
