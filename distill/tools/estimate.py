@@ -135,6 +135,8 @@ def make_estimate(
         return num_processes if student_stage >= stage else 1
 
     pairs = recipe.data.micro_batch
+    if recipe.data.tokens_per_batch is not None:
+        pairs = max(1, min(pairs, recipe.data.tokens_per_batch // num_tokens))
     layers = student.layers - recipe.student.freeze_layers
     per_token = student.hidden * _ACTIVATIONS_PER_H
     kept: float
