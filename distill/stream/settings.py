@@ -216,7 +216,7 @@ class DataSettings:
             raise InputError(
                 f"{found} without data.stored_tokens",
                 "stored tokens, which say how long each sentence is",
-                "run distill store-tokens RECIPE with data.stored_tokens=true",
+                "set data.stored_tokens=true, and run distill store-tokens RECIPE once",
             )
         if not self.bucket_window or self.bucket_size != _BUCKET_SIZE:
             raise InputError(

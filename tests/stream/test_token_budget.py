@@ -206,7 +206,7 @@ def test_what_cannot_be_cut_is_refused(root, make_shards, open_stream):
 @pytest.mark.parametrize(
     ("changes", "remedy"),
     [
-        ({"stored_tokens": False}, "run distill store-tokens RECIPE"),
+        ({"stored_tokens": False}, "set data.stored_tokens=true, and run distill store-tokens"),
         ({"bucket_window": 0}, "set data.bucket_window=4096"),
         ({"bucket_size": 32}, "leave bucket_size out"),
         ({"tokens_per_batch": 0}, "tokens_per_batch"),
