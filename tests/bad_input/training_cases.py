@@ -53,6 +53,10 @@ TRAIN_CASES: dict[str, tuple[Callable[..., Arguments], str]] = {
         lambda w, t: train_with(w, "student.layer_decay=2"),
         "student.layer_decay: 2",
     ),
+    "chunks above a micro-batch": (
+        lambda w, t: train_with(w, "student.texts_per_forward=16"),
+        "raise data.micro_batch, or leave texts_per_forward out",
+    ),
     "adapters beside trained embeddings": (
         lambda w, t: train_with(w, "student.lora={rank: 4}"),
         "remove the other setting",

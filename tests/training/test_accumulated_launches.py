@@ -28,7 +28,12 @@ def one_process(tiny_world):
 
 @pytest.mark.parametrize(
     ("name", "launcher", "options"),
-    [("ddp", DDP, []), ("zero2", DEEPSPEED, stage(2)), ("zero3", DEEPSPEED, stage(3))],
+    [
+        ("ddp", DDP, []),
+        ("zero2", DEEPSPEED, stage(2)),
+        ("zero2-in-chunks", DEEPSPEED, [*stage(2), "student.texts_per_forward=1"]),
+        ("zero3", DEEPSPEED, stage(3)),
+    ],
 )
 def test_accumulated_steps_are_those_of_the_whole_batch(
     tiny_world, one_process, name, launcher, options

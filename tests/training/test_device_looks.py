@@ -29,6 +29,7 @@ ALL = [
 RUNS = {
     "plain": [],
     "accumulated, with every objective": [*ALL, "data.accumulation_steps=2"],
+    "encoded in chunks": [*ALL, "student.texts_per_forward=3", "student.dropout=0.1"],
     "from the cache, with negatives": [
         "objectives.contrastive.weight=1",
         "teacher_cache=CACHE",
