@@ -1,8 +1,9 @@
 """Our training step by two plans of micro-batches: as many pairs, or as many tokens.
 
 Rows of `benchmarks/training.py --bitext FILE`: the same window of real sentence pairs, cut by
-`data.micro_batch` and by `data.tokens_per_batch`. Every n-th micro-batch by length is timed, so
-that both samples have the lengths of the whole.
+`data.micro_batch` and by `data.tokens_per_batch`. Every n-th micro-batch by length is timed; its
+tokens per second, padding not counted, times the pairs per token of the whole window are the pairs
+per second, whatever lengths the sample happens to have.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -43,8 +45,27 @@ def write_random_bert(directory: Path, tokenizer: Path, hidden: int, layers: int
     BertModel(config).save_pretrained(directory)
 
 
-def planned(shards: Path, text: TextEncoder, **plan: Any) -> tuple[list[Pairs], float]:
-    """Texts of the micro-batches of an epoch, longest first, and how much of each is no padding."""
+@dataclass(frozen=True)
+class Planned:
+    """The micro-batches of an epoch, longest first, their tokens of both sides, and padded ones."""
+
+    batches: list[Pairs]
+    tokens: list[int]
+    padded: int
+
+    @property
+    def used(self) -> float:
+        """Share of the tokens that are no padding."""
+        return sum(self.tokens) / self.padded
+
+    @property
+    def pairs_per_token(self) -> float:
+        """Of all micro-batches."""
+        return sum(map(len, self.batches)) / sum(self.tokens)
+
+
+def planned(shards: Path, text: TextEncoder, **plan: Any) -> Planned:
+    """What the stream makes of a plan."""
     stream = BitextStream(
         shards,
         tokenize_source=text.queries,
@@ -54,20 +75,23 @@ def planned(shards: Path, text: TextEncoder, **plan: Any) -> tuple[list[Pairs], 
         **plan,
     )
     batches = sorted(stream, key=lambda batch: -batch.source.input_ids.shape[1])
-    pairs = [list(zip(batch.source_texts, batch.target_texts, strict=True)) for batch in batches]
-    used = sum(int(batch.source.attention_mask.sum()) for batch in batches)
-    return pairs, used / sum(batch.source.input_ids.numel() for batch in batches)
+    masks = [(batch.source.attention_mask, batch.target.attention_mask) for batch in batches]
+    return Planned(
+        [list(zip(batch.source_texts, batch.target_texts, strict=True)) for batch in batches],
+        [int(source.sum() + target.sum()) for source, target in masks],
+        sum(source.numel() + target.numel() for source, target in masks),
+    )
 
 
-def timed(step: Any, batches: list[Pairs], every: int) -> dict[str, float]:
-    """Pairs per second, of wall clock and of the processor, over every `every`-th micro-batch."""
-    chosen = batches[every // 2 :: every]
+def timed(step: Any, plan: Planned, every: int) -> dict[str, float]:
+    """Pairs per second, of wall clock and of the processor, by every `every`-th micro-batch."""
+    chosen = plan.batches[every // 2 :: every]
     step(chosen[0])  # Memory is there, and kernels are compiled.
     before, before_processor = time.perf_counter(), time.process_time()
     for batch in chosen:
         step(batch)
     seconds, processor = time.perf_counter() - before, time.process_time() - before_processor
-    num_pairs = sum(map(len, chosen))
+    num_pairs = sum(plan.tokens[every // 2 :: every]) * plan.pairs_per_token
     return {"pairs/s": num_pairs / seconds, "pairs/processor s": num_pairs / processor}
 
 
@@ -88,8 +112,8 @@ def compare_plans(task: dict[str, Any], bitext: Path, folder: Path, every: int) 
             shards, text, micro_batch=8 * batch, tokens_per_batch=tokens, stored_tokens=True
         ),
     }
-    step, used = ours(task, cached=False), {name: share for name, (_, share) in plans.items()}
-    found = {name: timed(step, batches, every) for name, (batches, _) in plans.items()}
+    step, used = ours(task, cached=False), {name: plan.used for name, plan in plans.items()}
+    found = {name: timed(step, plan, every) for name, plan in plans.items()}
     case = f"plan, {task['length']} tokens"
     rows = [
         {"case": case, "metric": "% of tokens not padding", "ours": 100 * used["tokens"],

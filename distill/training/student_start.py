@@ -224,8 +224,17 @@ def _set_training(student: LateInteractionEncoder, settings: StudentSettings) ->
             )
         backbone.gradient_checkpointing_enable({"use_reentrant": False})
     if settings.compile:
-        # In place: names of weights stay, and so do checkpoints and exports.
-        backbone.compile(dynamic=True)
+        compile_backbone(backbone)
+
+
+def compile_backbone(backbone: Any, backend: Any = "inductor") -> None:
+    """Have a backbone compiled when it is first called, in place: names of its weights stay.
+
+    Sizes are variables of the compiled graph, so that neither lengths nor a budget of tokens, which
+    makes micro-batches of many sizes, compile it again: one graph each for training and without
+    gradient, and one more for a batch of a single text, whose size torch takes for a constant.
+    """
+    backbone.compile(dynamic=True, backend=backend)
 
 
 def _set_attention(backbone: Any, name: str) -> None:
