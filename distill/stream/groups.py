@@ -15,12 +15,11 @@ from typing import Any
 import numpy as np
 
 from distill.errors import InputError
-from distill.stream.order import Lengths, SampleOrder
-from distill.stream.pair_order import Draws
+from distill.stream.order import Draws, Lengths, SampleOrder
 from distill.stream.permutation import derive_seed, permutation
 
 # Stream of random numbers, see `distill.stream.order`.
-_GROUPS = 5
+_GROUPS = 6
 
 
 class GroupedOrder:

@@ -10,53 +10,50 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
+from distill.stream.apportioning import apportion, apportion_rising
 from distill.stream.mixing import Mixing
-from distill.stream.pair_order import Draws, PairOrder
+from distill.stream.pair_order import PairOrder
 from distill.stream.permutation import permutation
+from distill.stream.token_budget import TokenBudget
 
-# Separate streams of random numbers for the separate uses of one seed; 0 and 1 are `PairOrder`'s, 5
-# is that of groups.
-_INTERLEAVE, _BUCKETS, _WITHIN_BUCKETS = range(2, 5)
+# Separate streams of random numbers for the separate uses of one seed; `pair_order` has 0 and 1,
+# `groups` 6.
+_INTERLEAVE, _BUCKETS, _WITHIN_BUCKETS, _MICRO_BATCHES = range(2, 6)
 # Samples over which pairs are interleaved where there is no length bucketing.
 _MIXING_WINDOW = 4096
 _KEPT_WINDOWS = 4
+_NOT_CUT = np.empty(0, dtype=np.int64)
 
 #: (pair code, shards, rows) -> lengths of these samples, for bucketing.
 Lengths = Callable[[int, np.ndarray, np.ndarray], np.ndarray]
 
 
-def apportion(wanted: np.ndarray, least: np.ndarray, most: np.ndarray, total: int) -> np.ndarray:
-    """Integers nearest to `wanted` that sum to `total`, each between `least` and `most`.
+@dataclass(frozen=True)
+class Draws:
+    """Samples in order: pair code, number of the shard within the pair, row in the shard."""
 
-    Largest remainders first, the lower code on a tie. `wanted` sums to `total` but for rounding.
-    """
-    counts = np.clip(np.floor(wanted).astype(np.int64), least, most)
-    missing = total - int(counts.sum())
-    step = 1 if missing > 0 else -1
-    for _ in range(abs(missing)):
-        room = counts < most if step > 0 else counts > least
-        gain = np.where(room, step * (wanted - counts), -np.inf)
-        counts[int(np.argmax(gain))] += step
-    return counts
+    pair: np.ndarray
+    shard: np.ndarray
+    row: np.ndarray
 
+    def __len__(self) -> int:
+        return len(self.pair)
 
-def apportion_rising(wanted: np.ndarray, most: np.ndarray, totals: np.ndarray) -> np.ndarray:
-    """`apportion` of rows (R, P), each row with the one before it as the least; int64 (R, P)."""
-    counts = np.floor(wanted).astype(np.int64)
-    missing = (totals - counts.sum(axis=1))[:, None]
-    by_remainder = np.argsort(counts - wanted, axis=1, kind="stable")
-    counts += np.argsort(by_remainder, axis=1) < missing
-    rises = (np.diff(counts, axis=0, prepend=0) >= 0).all()
-    if rises and (counts <= most).all() and (counts.sum(axis=1) == totals).all():
-        # No bound is met, and all rows at once are as one by one.
-        return counts
-    rows = [np.zeros_like(most)]
-    for row, total in zip(wanted, totals, strict=True):
-        rows.append(apportion(row, rows[-1], most, int(total)))
-    return np.stack(rows[1:])
+    def __getitem__(self, selection: slice | np.ndarray) -> Draws:
+        return Draws(self.pair[selection], self.shard[selection], self.row[selection])
+
+    @staticmethod
+    def concatenate(parts: Sequence[Draws]) -> Draws:
+        """The samples of all parts, one part after another."""
+        return Draws(
+            np.concatenate([part.pair for part in parts]),
+            np.concatenate([part.shard for part in parts]),
+            np.concatenate([part.row for part in parts]),
+        )
 
 
 def _whole(sizes: np.ndarray) -> np.ndarray:
@@ -75,7 +72,10 @@ class SampleOrder:
         bucket_window: samples sorted by length together; 0 for no bucketing.
         bucket_size: neighbours by length that stay together in the order. It is no function of
             batch or world size, so neither is the order.
-        lengths: lengths of samples, needed where there is bucketing.
+        lengths: lengths of samples, needed where there is bucketing; (samples,), or with a budget
+            tokens of both sides, (samples, 2).
+        budget: cuts each bucket window into micro-batches of neighbours by length, which are
+            shuffled in place of buckets.
         identity: names what the shards contain, such as their checksums.
     """
 
@@ -90,6 +90,7 @@ class SampleOrder:
         bucket_window: int = 0,
         bucket_size: int = 256,
         lengths: Lengths | None = None,
+        budget: TokenBudget | None = None,
         identity: Sequence[str] = (),
     ) -> None:
         self.pairs = list(pairs)
@@ -97,7 +98,7 @@ class SampleOrder:
         self.seed = seed
         self.shuffle_window, self.bucket_window = shuffle_window, bucket_window
         self.bucket_size = bucket_size
-        self._lengths = lengths
+        self._lengths, self._budget = lengths, budget
         self._orders = [
             PairOrder(code, np.asarray(size, dtype=np.int64), seed, shuffle_window)
             for code, size in enumerate(sizes)
@@ -113,9 +114,11 @@ class SampleOrder:
         self._width = bucket_window or _MIXING_WINDOW
         self._tables: dict[int, np.ndarray] = {}
         self._starts = [np.zeros(len(self.pairs), dtype=np.int64)]
-        self._windows: dict[tuple[int, int], Draws] = {}
+        # Per window its samples, and where its micro-batches end where a budget cuts them.
+        self._windows: dict[tuple[int, int], tuple[Draws, np.ndarray]] = {}
         settings = [self.pairs, sizes, self.mixing, seed, shuffle_window, bucket_window]
-        described = repr([*settings, bucket_size if bucket_window else 0, list(identity)])
+        settings += [bucket_size if bucket_window else 0, list(identity)]
+        described = repr(settings if budget is None else [*settings, budget])
         self.fingerprint = hashlib.sha256(described.encode()).hexdigest()[:16]
 
     def take(self, epoch: int, start: int, stop: int, stride: int = 1) -> Draws:
@@ -125,12 +128,12 @@ class SampleOrder:
         parts = []
         while start < stop:
             number, begin = divmod(start, self._width)
-            window = self._window(epoch, number)
+            window, _ = self._window(epoch, number)
             part = window[begin : begin + stop - start]
             parts.append(part)
             start += len(part)
         if not parts:
-            return self._window(epoch, 0)[:0]
+            return self._window(epoch, 0)[0][:0]
         return parts[0] if len(parts) == 1 else Draws.concatenate(parts)
 
     def window_of(self, position: int) -> tuple[int, int, int]:
@@ -138,12 +141,31 @@ class SampleOrder:
         start = position - position % self._width
         return start, min(start + self._width, self.epoch_size), 1
 
+    def micro_batch_end(self, epoch: int, position: int) -> int:
+        """Where the micro-batch ends that a position lies in, as the budget cuts the order."""
+        number, begin = divmod(position, self._width)
+        _, ends = self._window(epoch, number)
+        return number * self._width + int(ends[np.searchsorted(ends, begin, side="right")])
+
+    def num_micro_batches(self, epoch: int, at_most: int | None = None) -> int:
+        """Micro-batches that the budget cuts an epoch into; reads the lengths of all samples.
+
+        Args:
+            at_most: the count ends where it reaches this.
+        """
+        count = 0
+        for number in range(-(-self.epoch_size // self._width)):
+            count += len(self._window(epoch, number)[1])
+            if at_most is not None and count >= at_most:
+                return at_most
+        return count
+
     def drawn(self, epoch: int, position: int) -> np.ndarray:
         """Samples of each pair that came before a position, all epochs included; int64 (pairs,)."""
         number, rest = divmod(position, self._width)
         before = self._start(epoch) + self._table(epoch)[number]
         if rest:
-            pair = self._window(epoch, number).pair[:rest]
+            pair = self._window(epoch, number)[0].pair[:rest]
             before = before + np.bincount(pair, minlength=len(self.pairs))
         return before
 
@@ -190,7 +212,7 @@ class SampleOrder:
             self._starts.append(self._starts[last] + self._make_table(last)[-1])
         return self._starts[epoch]
 
-    def _window(self, epoch: int, number: int) -> Draws:
+    def _window(self, epoch: int, number: int) -> tuple[Draws, np.ndarray]:
         # A few are kept, since what is drawn lags behind what is prefetched.
         if (epoch, number) not in self._windows:
             while len(self._windows) >= _KEPT_WINDOWS:
@@ -198,7 +220,7 @@ class SampleOrder:
             self._windows[epoch, number] = self._make_window(epoch, number)
         return self._windows[epoch, number]
 
-    def _make_window(self, epoch: int, number: int) -> Draws:
+    def _make_window(self, epoch: int, number: int) -> tuple[Draws, np.ndarray]:
         table, start = self._table(epoch), self._start(epoch)
         parts, lengths = [], []
         for code, order in enumerate(self._orders):
@@ -211,11 +233,17 @@ class SampleOrder:
         if self.shuffle_window:
             draws = draws[permutation(len(draws), self.seed, _INTERLEAVE, epoch, number)]
         if not lengths:
-            return draws
+            return draws, _NOT_CUT
         ordered = np.concatenate(lengths)
         if self.shuffle_window:
             ordered = ordered[permutation(len(draws), self.seed, _INTERLEAVE, epoch, number)]
-        return draws[self._bucketed(ordered, epoch, number)]
+        if self._budget is None:
+            return draws[self._bucketed(ordered, epoch, number)], _NOT_CUT
+        cut = self._budget.cut(ordered)
+        if self.shuffle_window:
+            turns = permutation(len(cut), self.seed, _MICRO_BATCHES, epoch, number)
+            cut = [cut[turn] for turn in turns]
+        return draws[np.concatenate(cut)], np.cumsum([len(rows) for rows in cut])
 
     def _bucketed(self, lengths: np.ndarray, epoch: int, number: int) -> np.ndarray:
         """Order that keeps neighbours by length together in buckets, the buckets shuffled."""

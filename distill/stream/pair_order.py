@@ -1,40 +1,15 @@
-"""Orders the samples of one language pair (`PairOrder`): pass after pass, each shuffled anew."""
+"""Orders the samples of one language pair without end (`PairOrder`), every pass another shuffle."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from distill.stream.permutation import permutation
 
-# Streams of random numbers of a seed; `SampleOrder` has the next ones.
+# Separate streams of random numbers for the separate uses of one seed; `order` has the others.
 _SHARDS, _WINDOW = range(2)
-
-
-@dataclass(frozen=True)
-class Draws:
-    """Samples in order: pair code, number of the shard within the pair, row in the shard."""
-
-    pair: np.ndarray
-    shard: np.ndarray
-    row: np.ndarray
-
-    def __len__(self) -> int:
-        return len(self.pair)
-
-    def __getitem__(self, selection: slice | np.ndarray) -> Draws:
-        return Draws(self.pair[selection], self.shard[selection], self.row[selection])
-
-    @staticmethod
-    def concatenate(parts: Sequence[Draws]) -> Draws:
-        """The samples of all parts, one part after another."""
-        return Draws(
-            np.concatenate([part.pair for part in parts]),
-            np.concatenate([part.shard for part in parts]),
-            np.concatenate([part.row for part in parts]),
-        )
 
 
 @dataclass

@@ -20,6 +20,7 @@ from distill.stream.lengths import mean_lengths
 from distill.stream.settings import NO_EFFECT_ON_BATCHES
 from distill.stream.shards import find_shards, require_files
 from distill.tokens import Tokens
+from distill.training.building import longest_queries
 from distill.training.evaluation import load_collections
 from distill.training.streams import Found, build_stream
 from distill.training.student_start import load_texts, teacher_width
@@ -67,6 +68,7 @@ def _check_stream(recipe: Recipe) -> Found:
     if recipe.data.stored_tokens or recipe.data.pad_multiple > 1:
         student, teacher = load_texts(recipe)
         source, target = student.queries, teacher.queries
+        _check_tokens_per_batch(recipe, max(longest_queries(recipe, student, teacher)))
     data, world_size = recipe.data, int(os.environ.get("WORLD_SIZE", "1"))
     found = find_shards(data.shards, recipe.pairs, data.split, data.cache.open(), data.max_pairs)
     if world_size == 1:
@@ -81,6 +83,26 @@ def _check_stream(recipe: Recipe) -> Found:
             int(os.environ.get("LOCAL_WORLD_SIZE") or world_size),
         )
     return found
+
+
+def _check_tokens_per_batch(recipe: Recipe, longest: int) -> None:
+    """Compare the budget of tokens with the longest sentence that there can be, padded."""
+    tokens, most = recipe.data.tokens_per_batch, recipe.data.micro_batch
+    if tokens is None:
+        return
+    found = f"data.tokens_per_batch: {tokens}"
+    if tokens < longest:
+        raise InputError(
+            f"{found}, less than a sentence of {longest} tokens",
+            f"{longest} or more, what one pair may take",
+            "raise it, or lower query_length",
+        )
+    if tokens >= most * longest:
+        raise InputError(
+            f"{found}, which {most} pairs (data.micro_batch) of {longest} tokens never exceed",
+            "a budget that ends a micro-batch",
+            f"set data.micro_batch={8 * -(-tokens // longest)}, or lower tokens_per_batch",
+        )
 
 
 def _check_kind_of_teacher(recipe: Recipe) -> None:

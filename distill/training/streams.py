@@ -68,7 +68,7 @@ class StoredSentences:
     """
 
     def __init__(self, recipe: Recipe, found: Found | None = None) -> None:
-        data = replace(recipe.data, stored_tokens=False, pad_multiple=1)
+        data = replace(recipe.data, stored_tokens=False, pad_multiple=1, tokens_per_batch=None)
         self._recipe, self._found = replace(recipe, data=data), found
 
     def of_part(self, part: int, num_parts: int) -> Iterator[str]:

@@ -11,10 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from distill.errors import InputError
+from distill.stream.apportioning import apportion, apportion_rising
 from distill.stream.cursor import Cursor, steps_from
 from distill.stream.groups import GroupedOrder
 from distill.stream.mixing import Mixing
-from distill.stream.order import SampleOrder, apportion, apportion_rising
+from distill.stream.order import SampleOrder
 from distill.stream.permutation import permutation
 
 
