@@ -48,6 +48,7 @@ from distill.training.loop import Training, train
 from distill.training.negatives import build_negatives
 from distill.training.pair_encoding import PairEncoder
 from distill.training.steps import BitextSteps, StepSource
+from distill.training.streams import require_shards
 from distill.training.student_writing import try_to_write, write_student
 from distill.training.trackers import TENSORBOARD, start_trackers
 from distill.training.transport_pictures import PlanPictures
@@ -70,15 +71,17 @@ def run(recipe: Recipe) -> bool:
     start = time.monotonic()
     stop = StopFlag()
     stop.install(recipe.checkpoint.wall_clock_minutes)
-    check_inputs(recipe)
+    found = check_inputs(recipe)
     shape = BatchShape(
         recipe.data.micro_batch, recipe.data.accumulation_steps, recipe.optimizer.max_grad_norm
     )
     accelerator = start_accelerator(recipe.launch, shape)
     require_equal("recipe", settings_hash(recipe))
+    if collectives.world_size() > 1:
+        require_shards(found)
     trackers = on_main(lambda: start_trackers(recipe)) or []
     torch.manual_seed(recipe.seed)
-    parts = build_parts(recipe, accelerator)
+    parts = build_parts(recipe, accelerator, found)
     if parts.state.step == 0:
         # Weights are made alike on all ranks; from here on dropout masks differ.
         torch.manual_seed(recipe.seed + 1000003 * collectives.rank())

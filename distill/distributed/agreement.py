@@ -119,6 +119,13 @@ def first_on_node(work: Callable[[], object]) -> None:
             store.set(key, "done")
 
 
+def place_on_node() -> tuple[int, int]:
+    """Number of this rank among those of its node, and how many they are. Collective."""
+    hosts = collectives.gather_objects(socket.gethostname())
+    own = hosts[collectives.rank()]
+    return hosts[: collectives.rank()].count(own), hosts.count(own)
+
+
 def on_all(work: Callable[[Callable[[], bool]], T], poll: Callable[[], object] | None = None) -> T:
     """Do each rank's share of a work, on one for longer than on another. Collective.
 

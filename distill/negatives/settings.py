@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from distill.errors import InputError, require_at_least
+from distill.errors import InputError, require_above, require_at_least
 
 #: Steps between two minings with the student where the recipe names none.
 DEFAULT_EVERY_STEPS = 100
@@ -44,6 +44,9 @@ class NegativeSettings:
     student's. At 1 the only guard is against what scores above the sentence itself. Default: none,
     .7 with BM25 and .85 with vectors: of real bitext, most neighbours above .87 of a teacher's
     score say the same, and BM25's do above .75."""
+    memory_mib: float | None = None
+    """MiB that each process may need for the sentences, which it holds all; more are refused before
+    the run starts. Default: none, half of the machine's memory divided by its processes."""
 
     def __post_init__(self) -> None:
         if self.kind == "none":
@@ -71,6 +74,8 @@ class NegativeSettings:
             if value is not None:
                 require_at_least(1, f"negatives.{name}", value)
         require_at_least(0, "negatives.skip_top", self.skip_top)
+        if self.memory_mib is not None:
+            require_above(0, "negatives.memory_mib", self.memory_mib)
         if self.depth < self.skip_top + self.num_per_pair:
             raise InputError(
                 f"negatives.depth: {self.depth}",

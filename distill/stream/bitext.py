@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter, deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,19 +15,18 @@ from distill.stream.augmentation import open_augmentation
 from distill.stream.batch import Batch, MicroBatchDraws, MicroBatches, side_tokens
 from distill.stream.cursor import Cursor, Step, steps_by_budget, steps_from
 from distill.stream.faults import FaultBudget
+from distill.stream.groups import GroupedOrder
 from distill.stream.lengths import SampleLengths, TokenLengths
+from distill.stream.listing import listed_places
 from distill.stream.loading import load_batches, pinned
 from distill.stream.order import Draws, Lengths, SampleOrder
 from distill.stream.prefetching import ShardPrefetcher
 from distill.stream.reading import Sample, SampleReader
 from distill.stream.settings import CacheSettings, DataSettings
-from distill.stream.shards import find_shards
+from distill.stream.shards import ShardFile, find_shards, require_files
 from distill.stream.sources import is_copied
 from distill.stream.token_budget import TokenBudget
 from distill.stream.tokenisation import Tokenize, fingerprint
-
-#: Neighbouring samples that one process reads where all are read by several.
-_RUN_OF_SAMPLES = 1024
 
 
 class BitextStream:
@@ -64,6 +63,8 @@ class BitextStream:
         tokenize_source: the student's tokenisation of source sentences.
         tokenize_target: the teacher's tokenisation of target sentences.
         endless: go on from epoch to epoch.
+        found: the shards of these settings, where `find_shards` has been called and the files
+            are known to be there.
 
     Raises:
         InputError: shards missing, a pair without samples, fewer samples than a global batch, or a
@@ -81,6 +82,7 @@ class BitextStream:
         tokenize_source: Tokenize,
         tokenize_target: Tokenize,
         endless: bool = False,
+        found: Mapping[str, Sequence[ShardFile]] | None = None,
         **settings: Any,
     ) -> None:
         if not 0 <= rank < world_size:
@@ -89,7 +91,9 @@ class BitextStream:
             places = [data] if isinstance(data, (str, Path)) else data
             data = DataSettings(shards=tuple(map(str, places)), **settings)
         cache = data.cache.open()
-        found = find_shards(data.shards, pairs, data.split, cache, data.max_pairs)
+        if found is None:
+            found = find_shards(data.shards, pairs, data.split, cache, data.max_pairs)
+            require_files(found)
         shards = [shard for listed in found.values() for shard in listed]
         # Tars without a manifest have their index in the cache.
         if data.cache != CacheSettings() and not any(
@@ -109,7 +113,8 @@ class BitextStream:
             tokenised = {"source": tokenize_source, "target": tokenize_target}
             lengths = TokenLengths.of_shards(shards, self._first_shard, tokenised)
             identity += [fingerprint(tokenize) for tokenize in tokenised.values()]
-        self.order = SampleOrder(
+        of_groups = {} if data.shard_groups == 1 else {"num_groups": data.shard_groups}
+        self.order: SampleOrder | GroupedOrder = (GroupedOrder if of_groups else SampleOrder)(
             list(found),
             [[shard.num_used for shard in listed] for listed in found.values()],
             mixing=data.mixing,
@@ -120,6 +125,7 @@ class BitextStream:
             lengths=lengths,
             budget=budget,
             identity=identity,
+            **of_groups,
         )
         self._data, self.rank, self.world_size = data, rank, world_size
         self.micro_batch, self.endless = data.micro_batch, endless
@@ -142,8 +148,8 @@ class BitextStream:
         self.seconds_waited = 0.0
 
     def _require_one_batch(self) -> None:
-        if self._by_budget:
-            found = self.order.num_micro_batches(0, at_most=self.world_size)
+        if (cut := self._cut_order) is not None:
+            found = cut.num_micro_batches(0, at_most=self.world_size)
             is_enough, name = found == self.world_size, "tokens_per_batch"
             expected = f"micro-batches for {self.world_size} ranks, where they make {found}"
         else:
@@ -160,8 +166,10 @@ class BitextStream:
             )
 
     @property
-    def _by_budget(self) -> bool:
-        return self._data.tokens_per_batch is not None
+    def _cut_order(self) -> SampleOrder | None:
+        """The order where a budget of tokens cuts it; groups have none."""
+        is_cut = self._data.tokens_per_batch is not None
+        return self.order if is_cut and isinstance(self.order, SampleOrder) else None
 
     @property
     def pairs(self) -> list[str]:
@@ -193,8 +201,8 @@ class BitextStream:
 
         With a budget of tokens those of the epoch that comes next, whose samples' lengths are read.
         """
-        if self._by_budget:
-            return -(-self.order.num_micro_batches(self._cursor.epoch) // self.world_size)
+        if (cut := self._cut_order) is not None:
+            return -(-cut.num_micro_batches(self._cursor.epoch) // self.world_size)
         return -(-self.num_pairs // self.global_batch)
 
     def state_dict(self) -> dict[str, Any]:
@@ -225,19 +233,20 @@ class BitextStream:
         counts = self.order.drawn(self._cursor.epoch, self._cursor.position)
         return dict(zip(self.pairs, counts.tolist(), strict=True))
 
-    def distinct_texts(self, side: str) -> list[str]:
-        """Each sentence of a side, source or target, once, in stored order.
+    def distinct_texts(self, side: str, every: int = 1) -> list[str]:
+        """Each sentence of a side, source or target, once, in stored order; see `samples`.
 
         Raises:
             TooManyFaultsError: see `samples`.
         """
-        return list(dict.fromkeys(getattr(sample, side) for sample in self.samples()))
+        samples = self.samples(every=every)
+        return list(dict.fromkeys(getattr(sample, side) for sample in samples))
 
-    def samples(self, part: int = 0, num_parts: int = 1) -> Iterator[Sample]:
+    def samples(self, part: int = 0, num_parts: int = 1, every: int = 1) -> Iterator[Sample]:
         """Every sample that is used once, in stored order, read in this process.
 
-        Of several parts only the one with number `part`: every `num_parts`th run of
-        `_RUN_OF_SAMPLES` rows of a shard.
+        Of several parts only the one with number `part`, and of a shard only every so many-th row,
+        see `listed_places`.
 
         The same on every rank that can read the same: what cannot be read is left out, and counted
         in `faults`. A rank that cannot read something may be the only one, so ranks should compare
@@ -247,12 +256,7 @@ class BitextStream:
             TooManyFaultsError: more than `max_bad_fraction` of the samples cannot be read.
         """
         reader = self._dataset.reader
-        places = (
-            (number, row)
-            for number, shard in enumerate(reader.shards)
-            for row in range(shard.num_used)
-            if (number + row // _RUN_OF_SAMPLES) % num_parts == part
-        )
+        places = listed_places(self.order, self._first_shard, part, num_parts, every)
         budget = FaultBudget(self._data.max_bad_fraction, self.num_pairs, "where all are listed")
         try:
             for sample in reader.read_each(places, budget):
@@ -299,15 +303,16 @@ class BitextStream:
     def _asked_for(self, issued: deque[Step]) -> Iterator[MicroBatchDraws]:
         """What the workers are to make, in order; runs ahead of what has been taken."""
         ranks = self.rank, self.world_size, self.endless
-        if self._by_budget:
-            ends = self.order.micro_batch_end
+        if (cut := self._cut_order) is not None:
+            ends = cut.micro_batch_end
             steps = steps_by_budget(self._cursor, self.num_pairs, ends, *ranks)
         else:
-            steps = steps_from(self._cursor, self.num_pairs, self.micro_batch, *ranks)
+            groups = self._data.shard_groups
+            steps = steps_from(self._cursor, self.num_pairs, self.micro_batch, *ranks, groups)
         for step in steps:
             issued.append(step)
             if self._prefetcher.is_needed:
-                self._prefetcher.fetch_ahead(self.order, step.before, self.endless)
+                self._prefetcher.fetch_ahead(self.order, step, self.endless)
             draws = Draws.concatenate([self.order.take(*part) for part in step.parts])
             shard = draws.shard + self._first_shard[draws.pair]
             epoch, position = step.places()

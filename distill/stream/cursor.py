@@ -21,14 +21,14 @@ class Step:
     """One rank's part of a global batch.
 
     Attributes:
-        parts: ranges (epoch, start, stop) of the order, to be concatenated.
+        parts: positions (epoch, start, stop, stride) of the order, to be concatenated.
         num_filled: trailing samples that are repeats from the epoch's start.
         num_pairs: samples of all ranks' parts, repeats included.
         before: the cursor before the global batch.
         after: the cursor after it.
     """
 
-    parts: tuple[tuple[int, int, int], ...]
+    parts: tuple[tuple[int, int, int, int], ...]
     num_filled: int
     num_pairs: int
     before: Cursor
@@ -36,40 +36,57 @@ class Step:
 
     def places(self) -> tuple[np.ndarray, np.ndarray]:
         """Epoch and position of each sample; int64."""
-        epochs = [np.full(stop - start, epoch) for epoch, start, stop in self.parts]
-        positions = [np.arange(start, stop) for _, start, stop in self.parts]
+        positions = [np.arange(start, stop, stride) for _, start, stop, stride in self.parts]
+        epochs = [
+            np.full(len(places), epoch)
+            for (epoch, *_), places in zip(self.parts, positions, strict=True)
+        ]
         return np.concatenate(epochs), np.concatenate(positions)
 
 
 def steps_from(
-    cursor: Cursor, epoch_size: int, micro_batch: int, rank: int, world_size: int, endless: bool
+    cursor: Cursor,
+    epoch_size: int,
+    micro_batch: int,
+    rank: int,
+    world_size: int,
+    endless: bool,
+    num_groups: int = 1,
 ) -> Iterator[Step]:
     """The steps of one rank from a cursor on.
 
-    A global batch is the next ``world_size * micro_batch`` samples of the order; rank r takes its
-    r-th micro-batch. Endless steps go over into the next epoch. Otherwise the steps end with the
-    epoch, and the last global batch is filled up from the epoch's start.
+    A global batch is the next ``world_size * micro_batch`` samples of the order, sorted by their
+    group (position modulo `num_groups`); rank r takes the r-th micro-batch of it. So the ranks of
+    a node, which follow each other, read few groups, and which samples make a step does not depend
+    on it. Endless steps go over into the next epoch. Otherwise the steps end with the epoch, and
+    the last global batch is filled up from the epoch's start.
     """
     global_batch = micro_batch * world_size
     while True:
-        mine = cursor.position + rank * micro_batch
         end = cursor.position + global_batch
-        if end <= epoch_size:
-            following = Cursor(cursor.epoch, end)
-            if end == epoch_size:
-                following = Cursor(cursor.epoch + 1, 0)
-            part = (cursor.epoch, mine, mine + micro_batch)
-            yield Step((part,), 0, global_batch, cursor, following)
-        else:
-            own = min(max(epoch_size - mine, 0), micro_batch)
-            begin = max(mine - epoch_size, 0)
-            parts = [(cursor.epoch, mine, mine + own)] if own else []
-            if own < micro_batch:
-                other = cursor.epoch + 1 if endless else cursor.epoch
-                parts.append((other, begin, begin + micro_batch - own))
+        following = Cursor(cursor.epoch, end)
+        if end >= epoch_size:
             following = Cursor(cursor.epoch + 1, end - epoch_size if endless else 0)
-            filled = 0 if endless else micro_batch - own
-            yield Step(tuple(parts), filled, global_batch, cursor, following)
+        other = cursor.epoch + 1 if endless else cursor.epoch
+        present: list[tuple[int, int, int, int]] = []
+        rest: list[tuple[int, int, int, int]] = []
+        skipped, wanted = rank * micro_batch, micro_batch
+        for group in range(num_groups):
+            first = cursor.position + (group - cursor.position) % num_groups
+            runs = (
+                (present, cursor.epoch, range(first, min(end, epoch_size), num_groups)),
+                (rest, other, range(group, end - epoch_size, num_groups)),
+            )
+            for parts, epoch, run in runs:
+                own = run[skipped : skipped + wanted]
+                skipped = max(skipped - len(run), 0)
+                wanted -= len(own)
+                if own:
+                    parts.append((epoch, own.start, own.stop, num_groups))
+        num_rest = micro_batch - sum(len(range(*part[1:])) for part in present)
+        filled = 0 if endless else num_rest
+        # What is filled up comes last, in whatever group.
+        yield Step((*present, *rest), filled, global_batch, cursor, following)
         cursor = following
         if not endless and cursor.position == 0:
             return
@@ -98,7 +115,7 @@ def steps_by_budget(
             epoch = before.epoch if again else following.epoch
             end = micro_batch_end(epoch, following.position)
             if turn == rank:
-                part = (epoch, following.position, end)
+                part = (epoch, following.position, end, 1)
                 num_filled = end - following.position if again else 0
             num_pairs += end - following.position
             at_end = end == epoch_size

@@ -1,4 +1,4 @@
-"""Looks up lengths of samples, for bucketing: `SampleLengths`, in tokens `TokenLengths`."""
+"""Looks up lengths of samples: `SampleLengths`, in tokens `TokenLengths`, `mean_lengths`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from distill.stream.tokenisation import Tokenize
 
 
 class SampleLengths:
-    """Characters of both sides together; keeps the indexes open that were asked for last.
+    """For bucketing: characters of both sides together; keeps open the indexes asked for last.
 
     Args:
         shards: all shards of the stream.
@@ -43,18 +43,38 @@ class SampleLengths:
     def _index(self, number: int) -> np.ndarray:
         index = self._indexes.get(number)
         if index is None:
-            shard = self._shards[number]
-            try:
-                with file_limit_named():
-                    index = open_index(shard, self._cache)
-            except OSError as error:
-                raise InputError(
-                    f"{redacted(shard.index)}: {redacted(str(error))}",
-                    "the index of a shard, which buckets by length need",
-                    "run distill shards verify on the folder, then build or copy it again",
-                ) from error
+            index = _opened(self._shards[number], self._cache, "buckets by length need")
             self._indexes.put(number, index)
         return index
+
+
+def mean_lengths(
+    found: Mapping[str, Sequence[ShardFile]], cache: ShardCache
+) -> tuple[float, float]:
+    """Mean characters of a source and of a target sentence, by the first shard of each pair.
+
+    Raises:
+        InputError: its index cannot be read.
+    """
+    indexes = [_opened(shards[0], cache, "negatives need") for shards in found.values()]
+    weights = [sum(shard.num_used for shard in shards) for shards in found.values()]
+    source, target = (
+        float(np.average([index[side].mean() for index in indexes], weights=weights))
+        for side in ("source_length", "target_length")
+    )
+    return source, target
+
+
+def _opened(shard: ShardFile, cache: ShardCache, reason: str) -> np.ndarray:
+    try:
+        with file_limit_named():
+            return open_index(shard, cache)
+    except OSError as error:
+        raise InputError(
+            f"{redacted(shard.index)}: {redacted(str(error))}",
+            f"the index of a shard, which {reason}",
+            "run distill shards verify on the folder, then build or copy it again",
+        ) from error
 
 
 class TokenLengths:

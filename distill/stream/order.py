@@ -14,12 +14,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from distill.stream.apportioning import apportion, apportion_rising
 from distill.stream.mixing import Mixing
 from distill.stream.pair_order import PairOrder
 from distill.stream.permutation import permutation
 from distill.stream.token_budget import TokenBudget
 
-# Separate streams of random numbers for the separate uses of one seed; `pair_order` has 0 and 1.
+# Separate streams of random numbers for the separate uses of one seed; `pair_order` has 0 and 1,
+# `groups` 6.
 _INTERLEAVE, _BUCKETS, _WITHIN_BUCKETS, _MICRO_BATCHES = range(2, 6)
 # Samples over which pairs are interleaved where there is no length bucketing.
 _MIXING_WINDOW = 4096
@@ -54,19 +56,8 @@ class Draws:
         )
 
 
-def apportion(wanted: np.ndarray, least: np.ndarray, most: np.ndarray, total: int) -> np.ndarray:
-    """Integers nearest to `wanted` that sum to `total`, each between `least` and `most`.
-
-    Largest remainders first, the lower code on a tie. `wanted` sums to `total` but for rounding.
-    """
-    counts = np.clip(np.floor(wanted).astype(np.int64), least, most)
-    missing = total - int(counts.sum())
-    step = 1 if missing > 0 else -1
-    for _ in range(abs(missing)):
-        room = counts < most if step > 0 else counts > least
-        gain = np.where(room, step * (wanted - counts), -np.inf)
-        counts[int(np.argmax(gain))] += step
-    return counts
+def _whole(sizes: np.ndarray) -> np.ndarray:
+    return np.stack([np.arange(len(sizes)), np.zeros_like(sizes), sizes], axis=1)
 
 
 class SampleOrder:
@@ -118,6 +109,8 @@ class SampleOrder:
         # Weights that name other pairs are refused here, not by the first window that is drawn.
         self.mixing.shares(self.counts)
         self.epoch_size = sum(self.counts.values())
+        #: Per group and pair: shard, first row and number of rows of each piece; int64 (pieces, 3).
+        self.pieces = [[_whole(order.sizes) for order in self._orders]]
         self._width = bucket_window or _MIXING_WINDOW
         self._tables: dict[int, np.ndarray] = {}
         self._starts = [np.zeros(len(self.pairs), dtype=np.int64)]
@@ -128,8 +121,8 @@ class SampleOrder:
         described = repr(settings if budget is None else [*settings, budget])
         self.fingerprint = hashlib.sha256(described.encode()).hexdigest()[:16]
 
-    def take(self, epoch: int, start: int, stop: int) -> Draws:
-        """The samples at positions start … stop−1 of an epoch."""
+    def take(self, epoch: int, start: int, stop: int, stride: int = 1) -> Draws:
+        """The samples at positions start … stop−1 of an epoch; `stride` is always 1 here."""
         if not 0 <= start <= stop <= self.epoch_size:
             raise IndexError(f"positions {start} to {stop} of {self.epoch_size}")
         parts = []
@@ -143,10 +136,10 @@ class SampleOrder:
             return self._window(epoch, 0)[0][:0]
         return parts[0] if len(parts) == 1 else Draws.concatenate(parts)
 
-    def window_of(self, position: int) -> tuple[int, int]:
-        """Start and stop of the window that a position lies in."""
+    def window_of(self, position: int) -> tuple[int, int, int]:
+        """Start, stop and stride (1) of the positions of the window that a position lies in."""
         start = position - position % self._width
-        return start, min(start + self._width, self.epoch_size)
+        return start, min(start + self._width, self.epoch_size), 1
 
     def micro_batch_end(self, epoch: int, position: int) -> int:
         """Where the micro-batch ends that a position lies in, as the budget cuts the order."""
@@ -176,6 +169,16 @@ class SampleOrder:
             before = before + np.bincount(pair, minlength=len(self.pairs))
         return before
 
+    def drawn_about(self, epoch: int, position: int) -> np.ndarray:
+        """As `drawn`, with a window's pairs taken for evenly spread in it: no lengths are read."""
+        number, rest = divmod(position, self._width)
+        before, table = self._start(epoch) + self._table(epoch)[number], self._table(epoch)
+        if not rest:
+            return before
+        inside = table[number + 1] - table[number]
+        nothing = np.zeros_like(inside)
+        return before + apportion(inside * (rest / inside.sum()), nothing, inside, rest)
+
     def _table(self, epoch: int) -> np.ndarray:
         """Samples of each pair before each window of an epoch; (windows + 1, pairs)."""
         # Without a schedule all epochs have the same table.
@@ -188,6 +191,8 @@ class SampleOrder:
         starts = np.arange(0, self.epoch_size, self._width)
         ends = np.append(starts[1:], self.epoch_size)
         times = epoch + starts / self.epoch_size
+        # Shares change with time by a schedule alone.
+        times = times if self.mixing.kind == "schedule" else times[:1]
         shares = [self.mixing.shares(self.counts, float(time)) for time in times]
         ideal = np.cumsum(np.stack(shares) * (ends - starts)[:, None], axis=0)
         nothing = np.zeros(len(self.pairs), dtype=np.int64)
@@ -196,10 +201,7 @@ class SampleOrder:
             quota = np.array(list(self.counts.values()), dtype=np.int64)
         else:
             quota = apportion(ideal[-1], nothing, everything, self.epoch_size)
-        table = [nothing]
-        for wanted, end in zip(ideal, ends, strict=True):
-            table.append(apportion(wanted, table[-1], quota, int(end)))
-        return np.stack(table)
+        return np.concatenate([nothing[None], apportion_rising(ideal, quota, ends)])
 
     def _start(self, epoch: int) -> np.ndarray:
         """Samples of each pair drawn in all epochs before this one."""

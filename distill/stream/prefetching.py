@@ -8,14 +8,15 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 
 from distill.errors import InputError
-from distill.stream.cursor import Cursor
+from distill.stream.cursor import Step
+from distill.stream.groups import GroupedOrder
 from distill.stream.order import SampleOrder
 from distill.stream.shards import ShardFile
 from distill.stream.sources import ShardCache, is_copied
 
 _THREADS = 2
 # Windows that are remembered as asked for.
-_REMEMBERED = 8
+_REMEMBERED = 64
 
 
 class ShardPrefetcher:
@@ -34,17 +35,19 @@ class ShardPrefetcher:
     ) -> None:
         self._shards, self._first_shard, self._cache = shards, first_shard, cache
         self.is_needed = any(is_copied(shard.place) for shard in shards)
-        self._asked: list[tuple[int, int, int]] = []
+        self._asked: list[tuple[int, int, int, int]] = []
         self._pool: ThreadPoolExecutor | None = None
 
-    def fetch_ahead(self, order: SampleOrder, cursor: Cursor, endless: bool) -> None:
-        """Have the shards of the cursor's window and the next copied while others are read."""
-        start, stop = order.window_of(cursor.position)
-        windows = [(cursor.epoch, start, stop)]
-        if stop < order.epoch_size:
-            windows.append((cursor.epoch, *order.window_of(stop)))
-        elif endless:
-            windows.append((cursor.epoch + 1, *order.window_of(0)))
+    def fetch_ahead(self, order: SampleOrder | GroupedOrder, step: Step, endless: bool) -> None:
+        """Have the shards of the step's windows and the next copied while others are read."""
+        windows = []
+        for epoch, position, _, _ in step.parts:
+            start, stop, stride = order.window_of(position)
+            windows.append((epoch, start, stop, stride))
+            if stop < order.epoch_size:
+                windows.append((epoch, *order.window_of(stop)))
+            elif endless:
+                windows.append((epoch + 1, *order.window_of(start % stride)))
         for window in windows:
             if window not in self._asked:
                 self._asked = [*self._asked[1 - _REMEMBERED :], window]

@@ -162,6 +162,10 @@ class DataSettings:
     4096."""
     bucket_size: int = _BUCKET_SIZE
     """Neighbours by length that stay together in a bucket window. Default: 256."""
+    shard_groups: int = 1
+    """Groups that the shards are divided into; the ranks of a node read the shards of one. Set to
+    the number of nodes, each node copies its own shards only, where otherwise each copies all. Part
+    of the order: resumed on any number of nodes, it stays. Default: 1."""
     pad_multiple: int = 1
     """Number of tokens that padded lengths are a multiple of, for few shapes. Default: 1."""
     stored_tokens: bool = False
@@ -181,7 +185,8 @@ class DataSettings:
     def __post_init__(self) -> None:
         for name in ("micro_batch", "accumulation_steps", "prefetch_batches", "bucket_size"):
             require_at_least(1, f"data.{name}", getattr(self, name))
-        require_at_least(1, "data.pad_multiple", self.pad_multiple)
+        for name in ("pad_multiple", "shard_groups"):
+            require_at_least(1, f"data.{name}", getattr(self, name))
         if self.max_pairs is not None:
             require_at_least(1, "data.max_pairs", self.max_pairs)
         for name in ("num_workers", "shuffle_window", "bucket_window", "max_bad_fraction"):
@@ -212,6 +217,12 @@ class DataSettings:
             return
         require_at_least(1, "data.tokens_per_batch", self.tokens_per_batch)
         found = f"data.tokens_per_batch: {self.tokens_per_batch}"
+        if self.shard_groups > 1:
+            raise InputError(
+                f"{found} with data.shard_groups: {self.shard_groups}",
+                "micro-batches of as many pairs in every group",
+                "leave one of them out",
+            )
         if not self.stored_tokens:
             raise InputError(
                 f"{found} without data.stored_tokens",

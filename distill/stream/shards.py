@@ -1,10 +1,15 @@
-"""Finds the shards of a stream (`find_shards`): those of manifests, or a list of tars."""
+"""Finds the shards of a stream (`find_shards`): those of manifests, or a list of tars.
+
+Whether their files are there is another matter (`require_files`): one look at each costs more than
+all the rest, so that the processes of a machine divide it.
+"""
 
 from __future__ import annotations
 
 import glob
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -16,6 +21,9 @@ from distill.languages import parse_pair
 from distill.stream.places import expanded, is_url, join, redacted
 from distill.stream.scanning import require_whole, scanned_shard
 from distill.stream.sources import ShardCache
+
+# Looks at files side by side: on a network each waits for an answer.
+_LOOKS = 16
 
 
 @dataclass(frozen=True)
@@ -79,6 +87,8 @@ def find_shards(
 ) -> dict[str, list[ShardFile]]:
     """The shards of every pair, in the order of the roots and their manifests.
 
+    Reads manifests, and tars without one; other files are not looked at (`require_files`).
+
     Args:
         roots: where the shards are; those of a pair that is in several are taken together. A root
             is a folder or URL written by ``distill shards build``, with braces or (local)
@@ -92,8 +102,7 @@ def find_shards(
             since shards are ranges of hashes, and part of every larger one.
 
     Raises:
-        InputError: no manifest, a pair or split that none has, a shard that is gone or cut off,
-            or a limit that no pair reaches.
+        InputError: no manifest, a pair or split that none has, or a limit that no pair reaches.
     """
     found = [
         _open_root(number, place, cache)
@@ -114,8 +123,6 @@ def find_shards(
                 f"one of {', '.join(offers) or 'none'}",
                 f"build shards of {pair}, or leave it out of the pairs",
             )
-    for shard in (shard for shards in chosen.values() for shard in shards):
-        _require_file(shard)
     return chosen if max_pairs is None else _limited(chosen, max_pairs)
 
 
@@ -221,21 +228,35 @@ def _listed(number: int, root: str, manifest: Manifest, pair: str, split: str) -
     ]
 
 
-def _require_file(shard: ShardFile) -> None:
-    """Check that a local shard is there, complete by its size; others show when they are read."""
-    if is_url(shard.place):
-        return
-    try:
-        found = Path(shard.place).stat().st_size
-    except OSError as error:
-        raise InputError(
-            f"{shard.place}: {error.strerror}",
-            "a shard of the manifest",
-            "build or copy the shards again",
-        ) from error
-    if shard.num_bytes and found != shard.num_bytes:
-        raise InputError(
-            f"{shard.place}: {found} bytes",
-            f"{shard.num_bytes} (manifest)",
-            "build or copy the shards again",
-        )
+def require_files(
+    found: Mapping[str, Sequence[ShardFile]], part: int = 0, num_parts: int = 1
+) -> None:
+    """Check that local shards are there, complete by their size; others show when they are read.
+
+    Of several parts only the one with number `part`: every `num_parts`th shard.
+
+    Raises:
+        InputError: naming one that is gone or cut off.
+    """
+    shards = [shard for listed in found.values() for shard in listed][part::num_parts]
+    with ThreadPoolExecutor(_LOOKS, "look-at-files") as pool:
+        problems = list(pool.map(_first_problem, (shards[turn::_LOOKS] for turn in range(_LOOKS))))
+    for problem in problems:
+        if problem is not None:
+            raise problem
+
+
+def _first_problem(shards: Sequence[ShardFile]) -> InputError | None:
+    for shard in shards:
+        if is_url(shard.place):
+            continue
+        try:
+            size = Path(shard.place).stat().st_size
+        except OSError as error:
+            found, expected = f"{shard.place}: {error.strerror}", "a shard of the manifest"
+        else:
+            if not shard.num_bytes or size == shard.num_bytes:
+                continue
+            found, expected = f"{shard.place}: {size} bytes", f"{shard.num_bytes} (manifest)"
+        return InputError(found, expected, "build or copy the shards again")
+    return None

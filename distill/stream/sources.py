@@ -123,7 +123,10 @@ class ShardCache:
             return None
 
     def read(self, place: str) -> bytes:
-        """The contents of a small file such as a manifest; not kept.
+        """The contents of a file such as a manifest, of which nobody knows the checksum.
+
+        One process of a machine fetches it, and the others take its copy, where the server marks
+        its versions; elsewhere each fetches it. A size marks none: that of a manifest may stay.
 
         Raises:
             OSError, InputError: as `local_path`.
@@ -135,7 +138,16 @@ class ShardCache:
             refuse_web_page(contents)
             return contents
 
-        return self._with_retries(place, attempt)
+        def make(partial: Path) -> None:
+            partial.write_bytes(self._with_retries(place, attempt))
+
+        try:
+            version = version_of(place, self.timeout_seconds)
+        except OSError:
+            version = ""
+        if not version or version.isdecimal():
+            return self._with_retries(place, attempt)
+        return self.keep(self.copy_of(place), make, version).read_bytes()
 
     def keep(self, kept: Path, make: Callable[[Path], None], of: str | None = None) -> Path:
         """A file of the cache; made unless it is there as it was made.

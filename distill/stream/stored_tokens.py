@@ -29,7 +29,7 @@ from distill.stream.faults import FaultBudget
 from distill.stream.open_files import MOST_MAPS, LastUsed, array_in, file_limit_named, mapped
 from distill.stream.places import is_url, redacted
 from distill.stream.reading import SampleReader
-from distill.stream.shards import ShardFile, find_shards
+from distill.stream.shards import ShardFile, find_shards, require_files
 from distill.stream.sources import ShardCache
 from distill.stream.tokenisation import (
     Tokenize,
@@ -99,6 +99,7 @@ def store_tokens(
     root_list = [roots] if isinstance(roots, (str, Path)) else list(roots)
     cache = cache or ShardCache()
     found = find_shards(root_list, pairs, split, cache)
+    require_files(found)
     shards = [shard for listed in found.values() for shard in listed]
     reader = SampleReader(shards, cache)
     print_, written = fingerprint(tokenize), 0
@@ -265,11 +266,20 @@ def open_stored(shards: Sequence[ShardFile], side: str, tokenize: Tokenize) -> S
     """
     print_ = fingerprint(tokenize)
     paths = [tokens_path(shard, side, print_) for shard in shards]
+    # A folder is listed at once, which costs less than a look at each of its files.
+    names = {folder: _names(folder) for folder in {path.parent for path in paths}}
     for path in paths:
-        if not path.exists():
+        if path.name not in names[path.parent]:
             raise InputError(
                 f"{path}: no such file",
                 f"tokens of the {side} side by this tokenisation, made since the shards were built",
                 "run distill store-tokens RECIPE, or set data.stored_tokens=false",
             )
     return StoredSide(shards, paths, vocabulary_size(tokenize))
+
+
+def _names(folder: Path) -> set[str]:
+    try:
+        return set(os.listdir(folder))
+    except OSError:
+        return set()

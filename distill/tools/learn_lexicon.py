@@ -36,7 +36,7 @@ from distill.recipe.files import load_settings
 from distill.recipe.recipe import Recipe
 from distill.stream.faults import FaultBudget
 from distill.stream.reading import SampleReader
-from distill.stream.shards import find_shards
+from distill.stream.shards import find_shards, require_files
 from distill.training.student_start import load_teacher
 from distill.transport.loss import transport_loss
 
@@ -51,7 +51,9 @@ def sentence_pairs(recipe: Recipe, pair: str, max_pairs: int) -> list[tuple[str,
         TooManyFaultsError: more of it cannot be read than the recipe's `max_bad_fraction`.
     """
     cache = recipe.data.cache.open()
-    shards = find_shards(recipe.data.shards, [pair], recipe.data.split, cache)[pair]
+    found = find_shards(recipe.data.shards, [pair], recipe.data.split, cache)
+    require_files(found)
+    shards = found[pair]
     places = [
         (number, row) for number, shard in enumerate(shards) for row in range(shard.num_pairs)
     ]
@@ -59,9 +61,9 @@ def sentence_pairs(recipe: Recipe, pair: str, max_pairs: int) -> list[tuple[str,
     reader = SampleReader(shards, cache)
     places = places[::step][:max_pairs]
     budget = FaultBudget(recipe.data.max_bad_fraction, len(places), f"of those read of {pair}")
-    found = list(reader.read_each(places, budget))
+    samples = list(reader.read_each(places, budget))
     reader.close()
-    return [(sample.source, sample.target) for sample in found if sample is not None]
+    return [(sample.source, sample.target) for sample in samples if sample is not None]
 
 
 def lexicons_by_model_1(

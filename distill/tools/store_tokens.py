@@ -15,7 +15,7 @@ from distill.errors import InputError, one_line_errors
 from distill.monitoring import Progress
 from distill.recipe.files import load_settings
 from distill.recipe.recipe import Recipe
-from distill.stream.shards import find_shards
+from distill.stream.shards import find_shards, require_files
 from distill.stream.stored_tokens import store_tokens
 from distill.training.student_start import load_texts
 
@@ -30,6 +30,7 @@ def store(recipe: Recipe) -> int:
     student, teacher = load_texts(recipe)
     cache, pairs = data.cache.open(), list(recipe.pairs)
     found = find_shards(data.shards, pairs, data.split, cache)
+    require_files(found)
     total = sum(shard.num_pairs for shards in found.values() for shard in shards)
     written = 0
     for side, tokenize in (("source", student.queries), ("target", teacher.queries)):

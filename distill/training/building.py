@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from accelerate import Accelerator
@@ -24,11 +23,10 @@ from distill.errors import InputError
 from distill.objectives.combination import CombinedObjective
 from distill.objectives.encodings import Need, RunFacts
 from distill.recipe.recipe import Recipe
-from distill.stream.batch import Tokenize
 from distill.stream.bitext import BitextStream
 from distill.stream.tokenisation import fingerprint
-from distill.tokens import Tokens
 from distill.training.compiling import compile_transport
+from distill.training.streams import Found, StoredSentences, build_stream
 from distill.training.student_start import load_teacher, start_student
 from distill.training.teacher_caches import Side, TeacherCaches, open_cache
 
@@ -53,15 +51,18 @@ class Parts:
     state: TrainState
 
 
-def build_parts(recipe: Recipe, accelerator: Accelerator) -> Parts:
+def build_parts(recipe: Recipe, accelerator: Accelerator, found: Found | None = None) -> Parts:
     """All of them, where the newest checkpoint left them. Collective.
+
+    Args:
+        found: the recipe's shards, where they were found before, see `build_stream`.
 
     Raises:
         InputError: a model cannot be read, or shards, models and objectives do not fit together.
     """
     checkpoint = newest_intact(recipe.run_directory / "checkpoints")
     engines, student_text, teacher_text = build_encoders(
-        recipe, accelerator, resumes=checkpoint is not None
+        recipe, accelerator, resumes=checkpoint is not None, found=found
     )
     stream = build_stream(
         recipe,
@@ -69,6 +70,7 @@ def build_parts(recipe: Recipe, accelerator: Accelerator) -> Parts:
         teacher_text.queries,
         collectives.rank(),
         collectives.world_size(),
+        found,
     )
     objective = build_objective(recipe, accelerator, engines)
     compile_transport(
@@ -96,12 +98,13 @@ def build_parts(recipe: Recipe, accelerator: Accelerator) -> Parts:
 
 
 def build_encoders(
-    recipe: Recipe, accelerator: Accelerator, resumes: bool = False
+    recipe: Recipe, accelerator: Accelerator, resumes: bool = False, found: Found | None = None
 ) -> tuple[Engines, TextEncoder, TextEncoder]:
     """Student and teacher in their engines, and their tokenisations. Collective.
 
     Args:
         resumes: whether a checkpoint's weights come next.
+        found: see `build_parts`.
 
     Raises:
         InputError: a model cannot be read, or the student's vectors are not as wide as the
@@ -109,7 +112,7 @@ def build_encoders(
     """
     student, student_text = start_student(
         recipe,
-        lambda side: stored_sentences(recipe, side),
+        StoredSentences(recipe, found),
         partitioned=student_is_partitioned(recipe.launch),
         resumes=resumes,
     )
@@ -127,41 +130,6 @@ def build_encoders(
     precision = recipe.launch.teacher_precision
     engines = prepare(accelerator, student, optimizer, load, precision)
     return engines, student_text, texts[0]
-
-
-def stored_sentences(recipe: Recipe, side: str) -> list[str]:
-    """The distinct sentences of the recipe's shards, ``source`` or ``target``; read in full."""
-
-    def no_tokens(texts: Sequence[str]) -> Tokens:
-        raise AssertionError("only text is read here")
-
-    data = replace(recipe.data, stored_tokens=False, pad_multiple=1, tokens_per_batch=None)
-    recipe = replace(recipe, data=data)
-    return build_stream(recipe, no_tokens, no_tokens, 0, 1).distinct_texts(side)
-
-
-def build_stream(
-    recipe: Recipe,
-    tokenize_source: Tokenize,
-    tokenize_target: Tokenize,
-    rank: int,
-    world_size: int,
-) -> BitextStream:
-    """The recipe's stream as one rank sees it. Not collective.
-
-    Raises:
-        InputError: shards are missing or broken, or hold less than a global batch.
-    """
-    return BitextStream(
-        recipe.data,
-        pairs=recipe.pairs,
-        seed=recipe.seed,
-        rank=rank,
-        world_size=world_size,
-        tokenize_source=tokenize_source,
-        tokenize_target=tokenize_target,
-        endless=True,
-    )
 
 
 def longest_queries(

@@ -13,20 +13,28 @@ from distill.encoders.directory import check_model_source, is_late_interaction
 from distill.errors import InputError
 from distill.evaluation.first_stage import import_bm25s
 from distill.labelled.examples import read_labelled_examples
+from distill.negatives.memory import require_fit
 from distill.recipe.files import read_yaml, shown_settings
 from distill.recipe.recipe import Recipe
+from distill.stream.lengths import mean_lengths
 from distill.stream.settings import NO_EFFECT_ON_BATCHES
+from distill.stream.shards import find_shards, require_files
 from distill.tokens import Tokens
-from distill.training.building import build_stream, longest_queries
+from distill.training.building import longest_queries
 from distill.training.evaluation import load_collections
-from distill.training.student_start import load_texts
+from distill.training.streams import Found, build_stream
+from distill.training.student_start import load_texts, teacher_width
 from distill.training.trackers import check_trackers
 
 _WORLD = (("RANK", 0), ("WORLD_SIZE", 1))
 
 
-def check_inputs(recipe: Recipe) -> None:
+def check_inputs(recipe: Recipe) -> Found:
     """Refuse what would fail later, before processes connect; cheap, and done by every rank.
+
+    Returns:
+        The recipe's shards. A rank that is not alone has not looked at their files: the ranks of a
+        node divide them when they are connected (`require_shards`).
 
     Raises:
         InputError: the first problem found.
@@ -43,12 +51,13 @@ def check_inputs(recipe: Recipe) -> None:
         rank, world_size = (int(os.environ.get(name) or default) for name, default in _WORLD)
         read_labelled_examples(recipe.labelled).check(rank, world_size)
     load_collections(recipe)
-    _check_stream(recipe)
+    found = _check_stream(recipe)
     _check_run_directory(recipe)
+    return found
 
 
-def _check_stream(recipe: Recipe) -> None:
-    """Build the stream: reads manifests and indexes only, no worker starts."""
+def _check_stream(recipe: Recipe) -> Found:
+    """Build the stream: reads manifests, for negatives an index of each pair; no worker starts."""
     source, target = _no_tokens, _no_tokens
     if recipe.data.stored_tokens and recipe.student.prune_vocabulary:
         raise InputError(
@@ -60,7 +69,20 @@ def _check_stream(recipe: Recipe) -> None:
         student, teacher = load_texts(recipe)
         source, target = student.queries, teacher.queries
         _check_tokens_per_batch(recipe, max(longest_queries(recipe, student, teacher)))
-    build_stream(recipe, source, target, 0, int(os.environ.get("WORLD_SIZE", "1")))
+    data, world_size = recipe.data, int(os.environ.get("WORLD_SIZE", "1"))
+    found = find_shards(data.shards, recipe.pairs, data.split, data.cache.open(), data.max_pairs)
+    if world_size == 1:
+        require_files(found)
+    stream = build_stream(recipe, source, target, 0, world_size, found)
+    if recipe.negatives.kind != "none":
+        require_fit(
+            recipe.negatives,
+            stream.counts,
+            mean_lengths(found, data.cache.open()),
+            teacher_width(recipe) if recipe.negatives.by_teacher else None,
+            int(os.environ.get("LOCAL_WORLD_SIZE") or world_size),
+        )
+    return found
 
 
 def _check_tokens_per_batch(recipe: Recipe, longest: int) -> None:
@@ -174,7 +196,10 @@ _SHAPE = frozenset({"micro_batch", "accumulation_steps"})
 
 
 def _binding(settings: dict[str, Any], free: frozenset[str]) -> dict[str, Any]:
-    """Settings without those of the stream that change no batch, or are `free`."""
+    """Settings without those that change no batch, or are `free`."""
     data = settings.get("data") or {}
     kept = {key: value for key, value in data.items() if key not in {*NO_EFFECT_ON_BATCHES, *free}}
-    return settings | {"data": kept}
+    negatives = dict(settings.get("negatives") or {})
+    # Says what is refused, not what is found.
+    negatives.pop("memory_mib", None)
+    return settings | {"data": kept, "negatives": negatives}

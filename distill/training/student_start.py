@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from itertools import takewhile
 from typing import Any
 
 import torch
 
 from distill.distributed import collectives
-from distill.distributed.agreement import on_main
+from distill.distributed.agreement import on_all, on_main
 from distill.distributed.optimizer import set_dropout
 from distill.encoders.backbone import load_config
 from distill.encoders.directory import is_late_interaction, load_encoder, read_text_settings
@@ -25,6 +26,7 @@ from distill.encoders.text_directory import load_text
 from distill.encoders.vocabulary import prune, used_ids
 from distill.errors import InputError
 from distill.recipe.recipe import Recipe
+from distill.training.streams import StoredSentences
 
 
 def load_teacher(recipe: Recipe) -> tuple[LateInteractionEncoder, TextEncoder]:
@@ -78,7 +80,7 @@ def starts_as_teacher(recipe: Recipe) -> bool:
 
 def start_student(
     recipe: Recipe,
-    sentences: Callable[[str], Sequence[str]],
+    sentences: StoredSentences,
     *,
     partitioned: bool = False,
     resumes: bool = False,
@@ -86,8 +88,7 @@ def start_student(
     """The student before its first step, frozen as the recipe wants it. Collective.
 
     Args:
-        sentences: "source" or "target" → the distinct sentences of the shards; asked only where
-            a setting needs them.
+        sentences: those of the shards; asked only where a setting needs them.
         partitioned: whether the student's weights are ZeRO-3 partitions as they load.
         resumes: whether a checkpoint's weights come next, so that no projection need be fitted.
 
@@ -149,7 +150,7 @@ def _start_projection(
     recipe: Recipe,
     student: LateInteractionEncoder,
     text: TextEncoder,
-    sentences: Callable[[str], Sequence[str]],
+    sentences: StoredSentences,
     width: int,
     resumes: bool,
 ) -> None:
@@ -170,7 +171,7 @@ def _start_projection(
 
     def fit() -> torch.Tensor:
         teacher, teacher_text = load_teacher(recipe)
-        chosen = _spread(sentences("target"), recipe.student.projection_sentences)
+        chosen = sentences.spread("target", recipe.student.projection_sentences)
         projection, cosine = fit_projection(student, text, teacher, teacher_text, chosen)
         print(
             f"projection fitted on {len(chosen):,} English sentences: mean cosine {cosine:.3f}",
@@ -185,20 +186,14 @@ def _start_projection(
         student.projection.weight.copy_(fitted)
 
 
-def _spread(sentences: Sequence[str], count: int) -> Sequence[str]:
-    """At most `count` sentences from everywhere in the shards, always the same ones."""
-    step = max(1, len(sentences) // count)
-    return sentences[::step][:count]
-
-
 def _pruned(
-    student: LateInteractionEncoder, text: TextEncoder, sentences: Callable[[str], Sequence[str]]
+    student: LateInteractionEncoder, text: TextEncoder, sentences: StoredSentences
 ) -> TextEncoder:
-    used = on_main(
-        lambda: used_ids(text, sentences("source")) | used_ids(text, sentences("target"))
-    )
-    used = collectives.broadcast_object(used)
-    assert used is not None, "rank 0 has read them"
+    def used_in_part(other_failed: Callable[[], bool]) -> set[int]:
+        part = sentences.of_part(collectives.rank(), collectives.world_size())
+        return used_ids(text, takewhile(lambda _: not other_failed(), part))
+
+    used = set().union(*collectives.gather_objects(on_all(used_in_part)))
     text, dropped = prune(student, text, used)
     if collectives.rank() == 0:
         print(f"vocabulary: {len(text.tokenizer):,} tokens kept, {dropped:,} dropped", flush=True)

@@ -79,6 +79,10 @@ TRAIN_CASES: dict[str, tuple[Callable[..., Arguments], str]] = {
         lambda w, t: train_with(w, "data.micro_batch=5000"),
         "lower micro_batch",
     ),
+    "more groups of shards than samples": (
+        lambda w, t: train_with(w, "data.shard_groups=9999"),
+        "lower data.shard_groups",
+    ),
     "batches ahead without workers": (
         lambda w, t: train_with(w, "data.num_workers=0", "data.prefetch_batches=2"),
         "set data.num_workers to 1 or more",

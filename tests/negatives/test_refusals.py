@@ -21,6 +21,8 @@ NEGATIVES = {
     "kind: static, skip_top: -1": "skip_top: -1",
     "kind: static, max_score_ratio: 1.5": "at most 1",
     "kind: static, num_per_pair: 0": "num_per_pair",
+    "kind: static, memory_mib: 0": "memory_mib",
+    "memory_mib: 9": "set negatives.kind=static or dynamic",
 }
 
 

@@ -315,3 +315,23 @@ def test_a_size_alone_tells_versions_apart(versioned, open_stream, tmp_path):
     assert len(texts(open_stream(place, cache=cache, micro_batch=4))) == 20
     versioned.contents = tar_of(range(40))
     assert len(texts(open_stream(place, cache=cache, micro_batch=4))) == 40
+
+
+def test_a_manifest_is_fetched_once_by_a_machine_where_versions_are_marked(
+    versioned, make_shards, open_stream, tmp_path
+):
+    root, address = make_shards(PAIRS), f"http://127.0.0.1:{versioned.server_port}"
+    cache = CacheSettings(folder=tmp_path / "cache")
+    versioned.contents = (root / "manifest.json").read_bytes()
+    # The size alone says nothing: every process fetches.
+    for _ in range(2):
+        assert open_stream(address, cache=cache).num_pairs == 111
+    assert versioned.fetched == 2
+    versioned.headers = {"ETag": "one"}
+    for _ in range(3):
+        assert open_stream(address, cache=cache).num_pairs == 111
+    assert versioned.fetched == 3
+    versioned.contents = (make_shards({"sw-en": 9}) / "manifest.json").read_bytes()
+    versioned.headers = {"ETag": "two"}
+    assert open_stream(address, cache=cache, micro_batch=4).num_pairs == 9
+    assert versioned.fetched == 4

@@ -11,9 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from distill.errors import InputError
+from distill.stream.apportioning import apportion, apportion_rising
 from distill.stream.cursor import Cursor, steps_from
+from distill.stream.groups import GroupedOrder
 from distill.stream.mixing import Mixing
-from distill.stream.order import SampleOrder, apportion
+from distill.stream.order import SampleOrder
 from distill.stream.permutation import permutation
 
 
@@ -30,11 +32,13 @@ def all_samples(sizes) -> Counter:
     )
 
 
-def make_order(sizes, **options) -> SampleOrder:
+def make_order(sizes, **options) -> SampleOrder | GroupedOrder:
     options.setdefault("lengths", lambda code, shard, row: (row * 7 + shard + code) % 13)
-    return SampleOrder(
-        [f"x{chr(97 + number)}-en" for number in range(len(sizes))], sizes, **options
-    )
+    pairs = [f"x{chr(97 + number)}-en" for number in range(len(sizes))]
+    if options.get("num_groups", 1) == 1:
+        options.pop("num_groups", None)
+        return SampleOrder(pairs, sizes, **options)
+    return GroupedOrder(pairs, sizes, **options)
 
 
 shard_sizes = st.lists(st.lists(st.integers(1, 40), min_size=1, max_size=5), min_size=1, max_size=4)
@@ -48,12 +52,15 @@ shard_sizes = st.lists(st.lists(st.integers(1, 40), min_size=1, max_size=5), min
     seed=st.integers(0, 2**63),
     shuffle_window=st.sampled_from([0, 1, 5, 64, 1000]),
     bucket_window=st.sampled_from([0, 8, 50]),
+    num_groups=st.sampled_from([1, 1, 2, 3, 8]),
 )
 def test_epoch_is_the_data_set_over_ranks_kills_and_worlds(
-    sizes, micro_batch, worlds, seed, shuffle_window, bucket_window
+    sizes, micro_batch, worlds, seed, shuffle_window, bucket_window, num_groups
 ):
+    num_groups = min([num_groups, *(sum(shards) for shards in sizes)])
     order = make_order(
         sizes,
+        num_groups=num_groups,
         seed=seed,
         shuffle_window=shuffle_window,
         bucket_window=bucket_window,
@@ -67,7 +74,11 @@ def test_epoch_is_the_data_set_over_ranks_kills_and_worlds(
             continue
         last = turn == len(worlds) - 1
         ranks = [
-            list(steps_from(cursor, order.epoch_size, micro_batch, rank, world_size, False))
+            list(
+                steps_from(
+                    cursor, order.epoch_size, micro_batch, rank, world_size, False, num_groups
+                )
+            )
             for rank in range(world_size)
         ]
         assert len({len(steps) for steps in ranks}) == 1
@@ -92,16 +103,20 @@ def test_epoch_is_the_data_set_over_ranks_kills_and_worlds(
     micro_batch=st.integers(1, 5),
     world_size=st.integers(1, 8),
     num_epochs=st.integers(1, 3),
+    num_groups=st.sampled_from([1, 3, 4]),
 )
-def test_endless_steps_carry_over_into_the_next_epoch(sizes, micro_batch, world_size, num_epochs):
-    order = make_order(sizes, seed=1, shuffle_window=9)
+def test_endless_steps_carry_over_into_the_next_epoch(
+    sizes, micro_batch, world_size, num_epochs, num_groups
+):
+    num_groups = min([num_groups, *(sum(shards) for shards in sizes)])
+    order = make_order(sizes, seed=1, shuffle_window=9, num_groups=num_groups)
     total = order.epoch_size
     if total < micro_batch * world_size:
         return
     num_steps = num_epochs * total // (micro_batch * world_size)
     taken = []
     ranks = [
-        steps_from(Cursor(0, 0), total, micro_batch, rank, world_size, True)
+        steps_from(Cursor(0, 0), total, micro_batch, rank, world_size, True, num_groups)
         for rank in range(world_size)
     ]
     for _ in range(num_steps):
@@ -112,7 +127,11 @@ def test_endless_steps_carry_over_into_the_next_epoch(sizes, micro_batch, world_
     expected = [
         sample for epoch in range(num_epochs) for sample in samples_of(order.take(epoch, 0, total))
     ]
-    assert taken == expected[: len(taken)]
+    # Groups change which rank has a sample, not which samples a global batch has.
+    width = micro_batch * world_size
+    for start in range(0, len(taken), width):
+        found, wanted = taken[start : start + width], expected[start : start + width]
+        assert found == wanted if num_groups == 1 else Counter(found) == Counter(wanted)
     assert len(taken) > len(expected) - micro_batch * world_size
 
 
@@ -232,6 +251,27 @@ def test_apportion_stays_within_one(parts):
     counts = apportion(wanted, least, most, total)
     assert counts.sum() == total
     assert np.all(np.abs(counts - wanted) < 1 + 1e-9)
+
+
+@settings(deadline=None)
+@given(
+    shares=st.lists(st.floats(0, 1), min_size=1, max_size=6),
+    widths=st.lists(st.integers(0, 9), min_size=1, max_size=30),
+    changes=st.booleans(),
+)
+def test_rows_at_once_are_those_one_by_one(shares, widths, changes):
+    if not sum(shares):
+        return
+    shares = np.array(shares) / sum(shares)
+    rows = [np.roll(shares, turn if changes else 0) for turn in range(len(widths))]
+    ideal, totals = np.cumsum(np.stack(rows) * np.array(widths)[:, None], axis=0), np.cumsum(widths)
+    most = apportion(
+        ideal[-1], np.zeros(len(shares), int), np.full(len(shares), totals[-1]), int(totals[-1])
+    )
+    before = np.zeros(len(shares), dtype=np.int64)
+    for row, total, found in zip(ideal, totals, apportion_rising(ideal, most, totals), strict=True):
+        before = apportion(row, before, most, int(total))
+        assert found.tolist() == before.tolist()
 
 
 def test_temperature_follows_its_formula():

@@ -9,6 +9,7 @@ import tarfile
 import threading
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar
 
@@ -249,7 +250,7 @@ def test_file_that_vanishes_under_the_stream(make_shards, open_stream, tmp_path)
             list(stream)
 
 
-def test_servers_that_fail(served, open_stream, cache, make_shards):
+def test_servers_that_fail(served, open_stream, cache, tmp_path):
     address, handler = served
     with pytest.raises(InputError, match="HTTP 404"):
         open_stream(f"{address}/nothing", cache=cache)
@@ -262,7 +263,7 @@ def test_servers_that_fail(served, open_stream, cache, make_shards):
     assert not list(cache.folder.glob("*.partial"))
     handler.failures = 99
     with pytest.raises(InputError, match="503"):
-        open_stream(address, cache=cache)
+        open_stream(address, cache=replace(cache, folder=tmp_path / "another"))
     with pytest.raises(InputError, match="no opener for nowhere://"):
         open_stream("nowhere://shards", cache=cache)
 

@@ -90,7 +90,7 @@ def test_epoch_is_the_data_set_over_ranks_kills_and_worlds(
             assert len({(step.before, step.after, step.num_pairs) for step in together}) == 1
             drawn = 0
             for step in together:
-                ((epoch, start, stop),) = step.parts
+                ((epoch, start, stop, _),) = step.parts
                 assert step.num_filled in (0, stop - start)
                 draws = order.take(epoch, start, stop)
                 drawn += len(draws)
@@ -112,11 +112,11 @@ def test_an_endless_order_goes_over_into_the_next_epoch():
     order = make_order([[20]], budget=TokenBudget(24, 6), bucket_window=20)
     ranks = [steps_of(order, Cursor(0, 0), rank, 3, True) for rank in range(3)]
     parts = []
-    while len({epoch for epoch, _, _ in parts}) < 4:
+    while len({epoch for epoch, *_ in parts}) < 4:
         together = [next(steps) for steps in ranks]
         assert not any(step.num_filled for step in together)
         parts += [step.parts[0] for step in together]
-    for (epoch, _, stop), (following, start, _) in pairwise(parts):
+    for (epoch, _, stop, _), (following, start, _, _) in pairwise(parts):
         assert (following, start) == ((epoch, stop) if stop < 20 else (epoch + 1, 0))
     # Other epochs are cut elsewhere.
     firsts = [part for part in parts if part[1] == 0]

@@ -13,7 +13,7 @@ from distill.lexicons.lexicon import lexicon_path, read_lexicon
 from distill.recipe.files import load_settings
 from distill.recipe.recipe import Recipe
 from distill.tools import learn_lexicon
-from distill.training.building import build_stream
+from distill.training.streams import build_stream
 from distill.training.student_start import load_texts
 
 

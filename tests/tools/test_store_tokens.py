@@ -11,7 +11,7 @@ from distill.errors import EXIT_BAD_INPUT
 from distill.recipe.files import load_settings
 from distill.recipe.recipe import Recipe
 from distill.tools import store_tokens
-from distill.training.building import build_stream, stored_sentences
+from distill.training.streams import StoredSentences, build_stream
 from distill.training.student_start import load_texts
 
 
@@ -31,7 +31,7 @@ def test_stored_tokens_replace_tokenising(tiny_world, tmp_path, capsys):
     student, teacher = load_texts(recipe)
     live = first_batches(recipe, student.queries, teacher.queries)
     recipe = load_settings(Recipe, tiny_world.recipe, [*options, "data.stored_tokens=true"])
-    assert len(stored_sentences(recipe, "target")) > 500
+    assert len(StoredSentences(recipe).spread("target", 1000)) > 500
     for batch, other in zip(
         first_batches(recipe, student.queries, teacher.queries), live, strict=True
     ):

@@ -14,7 +14,7 @@ from distill.encoders.directory import load_encoder, save_encoder
 from distill.errors import InputError
 from distill.recipe.files import load_settings
 from distill.recipe.recipe import Recipe
-from distill.training.building import stored_sentences
+from distill.training.streams import StoredSentences
 from distill.training.student_start import load_teacher, start_student
 
 
@@ -62,7 +62,7 @@ def recipe_with(tiny_world, *overrides):
 
 def start(tiny_world, *overrides, **options):
     recipe = recipe_with(tiny_world, *overrides)
-    return start_student(recipe, lambda side: stored_sentences(recipe, side), **options)
+    return start_student(recipe, StoredSentences(recipe), **options)
 
 
 def sentence_means(student, student_text, recipe, sentences):
@@ -100,7 +100,7 @@ def test_least_squares_brings_another_backbone_to_the_teacher(tiny_world, tmp_pa
     BertModel(config).save_pretrained(tmp_path)
     model = f"student.model={tmp_path}"
     recipe = recipe_with(tiny_world, model)
-    sentences = stored_sentences(recipe, "target")[5::20]
+    sentences = StoredSentences(recipe).spread("target", 10**6)[5::20]
     found = {}
     for kind in ("fresh", "least_squares"):
         student, text = start(tiny_world, model, f"student.projection={kind}")
@@ -146,7 +146,7 @@ def test_pruning_keeps_every_sentence_of_the_shards(tiny_world):
     assert len(small.tokenizer) < len(text.tokenizer)
     recipe = recipe_with(tiny_world)
     for side in ("source", "target"):
-        sentences = stored_sentences(recipe, side)[:100]
+        sentences = StoredSentences(recipe).spread(side, 100)
         tokens, pruned = text.queries(sentences), small.queries(sentences)
         with torch.no_grad():
             expected = teacher.eval()(tokens.input_ids, tokens.attention_mask)
