@@ -69,6 +69,15 @@ def read_deepspeed_json(path: Path) -> dict[str, Any]:
     return config
 
 
+def json_precision(config: dict[str, Any]) -> torch.dtype:
+    """What an engine of this configuration computes in."""
+    for name, dtype in (("bf16", torch.bfloat16), ("fp16", torch.float16)):
+        section = config.get(name)
+        if isinstance(section, dict) and section.get("enabled") is True:
+            return dtype
+    return torch.float32
+
+
 def check_precision(path: Path) -> None:
     """Refuse a precision that this machine does not compute in.
 

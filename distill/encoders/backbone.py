@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 from huggingface_hub.errors import StrictDataclassError
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from tokenizers import normalizers
 from transformers import (
     AttentionInterface,
@@ -45,6 +45,10 @@ _COUNTED_FROM_PADDING = {
     *("camembert", "data2vec-text", "esm", "ibert", "lilt", "longformer", "luke", "markuplm"),
     *("mpnet", "roberta", "roberta-prelayernorm", "xlm-roberta", "xlm-roberta-xl", "xmod"),
 }
+
+#: Names in safetensors' headers.
+_HALF = {"BF16": torch.bfloat16, "F16": torch.float16}
+_WIDE = {"F32", "F64"}
 
 _ALWAYS_MASKED = "sdpa_always_masked"
 
@@ -124,8 +128,26 @@ def load_tokenizer(directory: Path, lower_case: bool = False) -> Any:
     return tokenizer
 
 
-def load_backbone(directory: Path) -> tuple[Any, list[str]]:
-    """The model in float32, and the names of weights that are no part of it.
+def stored_precision(directory: Path) -> torch.dtype:
+    """The widest precision among a directory's weights, by the headers of its safetensors files.
+
+    float32 where they are in another format. The config's word is not taken: some call weights
+    bfloat16 that are float32.
+
+    Raises:
+        InputError: a broken file.
+    """
+    kinds: set[str] = set()
+    with foreign_files(directory):
+        for path in directory.glob("*.safetensors"):
+            with safe_open(path, framework="pt") as file:
+                kinds |= {file.get_slice(name).get_dtype() for name in file.keys()}  # noqa: SIM118
+    found = {_HALF[kind] for kind in kinds if kind in _HALF}
+    return found.pop() if len(found) == 1 and not kinds & _WIDE else torch.float32
+
+
+def load_backbone(directory: Path, precision: torch.dtype = torch.float32) -> tuple[Any, list[str]]:
+    """The model in `precision`, and the names of weights that are no part of it.
 
     Its attention builds a mask whether it needs one or not: to find out, transformers would have
     the host wait for the device in every forward.
@@ -139,7 +161,7 @@ def load_backbone(directory: Path) -> tuple[Any, list[str]]:
             directory,
             local_files_only=True,
             trust_remote_code=False,
-            dtype=torch.float32,
+            dtype=precision,
             output_loading_info=True,
         )
     missing = sorted(
