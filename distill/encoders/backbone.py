@@ -54,7 +54,9 @@ _ALWAYS_MASKED = "sdpa_always_masked"
 
 
 def _always_mask(*args: Any, **kwargs: Any) -> Any:
-    return sdpa_mask(*args, **{**kwargs, "allow_is_bidirectional_skip": False})
+    return sdpa_mask(
+        *args, **{**kwargs, "allow_is_bidirectional_skip": False, "allow_is_causal_skip": False}
+    )
 
 
 AttentionInterface.register(_ALWAYS_MASKED, sdpa_attention_forward)
@@ -155,7 +157,9 @@ def load_backbone(directory: Path, precision: torch.dtype = torch.float32) -> tu
     Raises:
         InputError: its files cannot be read, or lack some of its weights.
     """
-    kind = _kind_of(load_config(directory), directory)
+    config = load_config(directory)
+    _refuse_kind(config, directory)
+    kind = _kind_of(config, directory)
     with foreign_files(directory), quiet_transformers():
         backbone, report = kind.from_pretrained(
             directory,
@@ -175,9 +179,32 @@ def load_backbone(directory: Path, precision: torch.dtype = torch.float32) -> tu
             f"all of a {backbone.config.model_type} model",
             "copy the model again",
         )
+    # A decoder would keep keys and values of every text for words that nobody asks it for.
+    if getattr(backbone.config, "use_cache", False):
+        backbone.config.use_cache = False
     if backbone.config._attn_implementation == "sdpa":
         backbone.set_attn_implementation(_ALWAYS_MASKED)
     return backbone, sorted(report["unexpected_keys"])
+
+
+def _refuse_kind(config: Any, directory: Path) -> None:
+    """Refuse kinds that load and then cannot encode a text.
+
+    Raises:
+        InputError: a model of several modalities, or XMOD that is told no language.
+    """
+    if not isinstance(getattr(config, "hidden_size", None), int):
+        raise InputError(
+            f"model {directory}: {config.model_type}, a model of several parts",
+            "a model of texts alone, with one hidden_size",
+            "save its text model as a directory of its own (gemma3 has gemma3_text)",
+        )
+    if config.model_type == "xmod" and config.default_language not in config.languages:
+        raise InputError(
+            f"model {directory}: xmod with default_language {config.default_language}",
+            f"a language whose adapters encode all texts: {', '.join(config.languages)}",
+            'write one into its config.json, such as "default_language": "en_XX"',
+        )
 
 
 def _kind_of(config: Any, directory: Path) -> Any:
