@@ -118,7 +118,7 @@ ALLOWED = {
         f"distill.{room}"
         for room in (
             *("distributed", "encoders", "lexicons", "monitoring", "recipe", "stream"),
-            *("training.student_start", "transport.loss"),
+            *("checkpoints", "errors", "survival", "training", "transport.loss"),
         )
     },
     "distill.__main__": {"distill.errors"},

@@ -187,6 +187,17 @@ def load_backbone(directory: Path, precision: torch.dtype = torch.float32) -> tu
     return backbone, sorted(report["unexpected_keys"])
 
 
+def random_backbone(config: Any, directory: Path) -> Any:
+    """A model of a configuration with random weights in float32.
+
+    Raises:
+        InputError: a kind that encodes no text, named by `directory`.
+    """
+    _refuse_kind(config, directory)
+    with foreign_files(directory), quiet_transformers():
+        return _kind_of(config, directory).from_config(config, trust_remote_code=False).float()
+
+
 def _refuse_kind(config: Any, directory: Path) -> None:
     """Refuse kinds that load and then cannot encode a text.
 
