@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from distill.distributed import collectives
 from distill.distributed.deepspeed_json import (
     BatchShape,
+    check_partition,
     check_precision,
     fill_deepspeed_json,
     json_precision,
@@ -96,6 +97,7 @@ def check_world(launch: LaunchSettings) -> None:
                     f"{name.split('_', maxsplit=1)[0]}_zero3.json",
                 )
             check_precision(path)
+            check_partition(path, world_size)
 
 
 def student_is_partitioned(launch: LaunchSettings) -> bool:

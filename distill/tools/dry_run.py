@@ -1,7 +1,7 @@
 """Tries a training run without training (`dry_run`): ``distill/train.py RECIPE.yaml --dry-run``.
 
-Recipe, files, launch and memory are checked as they are. One step is then made through the run's own
-engines and data, with small random models in place of the real ones.
+Recipe, files, launch and memory are checked as they are. One step is then made through the run's
+own engines and data, with small random models in place of the real ones.
 """
 
 from __future__ import annotations
@@ -136,6 +136,7 @@ def _check_memory(recipe: Recipe, accelerator: Accelerator) -> None:
             deepspeed=uses_deepspeed(),
             tokens=tokens,
             tflops=1.0,
+            per_node=local_world_size(),
         )
         needed = estimate_recipe(recipe, options).total
         if accelerator.device.type == "cuda":
