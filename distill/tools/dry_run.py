@@ -61,30 +61,32 @@ def dry_run(recipe: Recipe) -> bool:
         InputError: what would have stopped the run, its memory included.
     """
     check_inputs(recipe, writes=False)
+    _check_student(recipe)
+    with TemporaryDirectory(prefix="distill-dry-run-") as folder:
+        # Before the engines: with ZeRO-3 in force, transformers partitions every model it makes.
+        small, left_out = _small_recipe(recipe, Path(folder))
+        _try(recipe, small)
+    if left_out:
+        _say(f"not tried: {', '.join(left_out)}")
+    _say(f"in order; nothing was written to {recipe.run_directory}")
+    return True
+
+
+def _try(recipe: Recipe, small: Recipe) -> None:
+    """Connect, compare files and memory, and make the step. Collective."""
     shape = BatchShape(
         recipe.data.micro_batch, recipe.data.accumulation_steps, recipe.optimizer.max_grad_norm
     )
     accelerator = start_accelerator(recipe.launch, shape)
     require_equal("recipe", settings_hash(recipe))
     require_equal("teacher", once_on_node(lambda: check_model_files(recipe)))
-    with together():
-        _check_student(recipe)
     _say("recipe and files: as they must be")
-    _say(
-        f"launch: {collectives.world_size()} processes on {accelerator.device.type}, "
-        f"{'DeepSpeed' if uses_deepspeed() else 'no DeepSpeed'}"
-    )
+    engine = "DeepSpeed" if uses_deepspeed() else "no DeepSpeed"
+    _say(f"launch: {collectives.world_size()} processes on {accelerator.device.type}, {engine}")
     _check_memory(recipe, accelerator)
     torch.manual_seed(recipe.seed)
-    with TemporaryDirectory(prefix="distill-dry-run-") as folder:
-        with together():
-            small, left_out = _small_recipe(recipe, Path(folder))
-        seconds = _make_step(small, accelerator)
+    seconds = _make_step(small, accelerator)
     _say(f"one step with random models of {NUM_LAYERS} layers: {seconds:.1f} s")
-    if left_out:
-        _say(f"not tried: {', '.join(left_out)}")
-    _say(f"in order; nothing was written to {recipe.run_directory}")
-    return True
 
 
 def _say(line: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 
 import pytest
@@ -80,10 +81,30 @@ def test_a_small_model_is_of_the_same_architecture(tiny_world, tmp_path):
     assert small_config(small).to_dict() == small.to_dict(), "small models stay as they are"
 
 
+@pytest.mark.parametrize(("name", "processes"), [("eight_gpus", 8), ("sixty_four_gpus", 64)])
+def test_recipes_of_nodes_pass_with_stand_in_files(name, processes, tiny_world, tmp_path, capsys):
+    recipe = load_settings(
+        Recipe,
+        ROOT / f"launch/recipes/{name}.yaml",
+        [
+            *(f"runs={tmp_path / 'runs'}", f"teacher={tiny_world.teacher}"),
+            *(f"student.model={tiny_world.backbone}", f"data.shards=[{tiny_world.shards}]"),
+            *("pairs=[sw-en,so-en]", "data.micro_batch=8", "data.num_workers=0"),
+            f"evaluation.collections=[{tiny_world.collection}]",
+        ],
+    )
+    with pytest.raises(InputError, match=rf"launched with 1 .*{processes}"):
+        tried.dry_run(recipe)
+    launch = dataclasses.replace(recipe.launch, num_processes=1)
+    assert tried.dry_run(dataclasses.replace(recipe, launch=launch))
+    assert "dry run: in order" in capsys.readouterr().out
+    assert not (tmp_path / "runs").exists()
+
+
 @pytest.mark.slow
 def test_two_processes_under_deepspeed(tiny_world):
     before = files_below(tiny_world.root)
-    json = f"launch.teacher_deepspeed={ROOT / 'launch/deepspeed/teacher_zero3_bf16.json'}"
+    json = f"launch.teacher_deepspeed={ROOT / 'launch/deepspeed/teacher_zero3_hpz_bf16.json'}"
     finished = run([*command(tiny_world, "never", DEEPSPEED, json), "--dry-run"])
     assert finished.returncode == 0, finished.stdout + finished.stderr
     assert "dry run: launch: 2 processes on cpu, DeepSpeed" in finished.stdout

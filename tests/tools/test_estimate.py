@@ -102,7 +102,8 @@ def test_the_command_prints_memory_time_and_cost(tiny_world, capsys):
     main([str(tiny_world.recipe), "--tflops", "1", "--price", "2.5", "--processes", "2"])
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith("memory of each of 2 processes")
-    assert lines[-2].startswith("step: ")
+    assert lines[-3].startswith("step: ")
+    assert lines[-2].startswith("moved a step")
     assert lines[-1].startswith("cost: ")
     with pytest.raises(SystemExit) as caught:
         main([str(tiny_world.recipe), "--processes", "0"])
