@@ -5,6 +5,9 @@ its own process and environment. Name the peers' interpreters in SENTENCE_TRANSF
 PYLATE_PYTHON (`make test-roundtrips` makes them); a peer without one is left out.
 
     python benchmarks/training.py [--quick] [--model DIRECTORY] [--json FILE]
+
+With `--bitext FILE` (translation<TAB>English) also our own step by a budget of tokens against as
+many pairs in each micro-batch, at the file's real lengths.
 """
 
 from __future__ import annotations
@@ -22,6 +25,7 @@ from typing import Any
 
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
+from training_plans import compare_plans, write_random_bert
 from transformers import AutoTokenizer, BertConfig, BertModel, PreTrainedTokenizerFast
 
 from distill.encoders.directory import load_encoder, save_encoder
@@ -90,7 +94,10 @@ def prepare(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
     backbone = options.model or folder / "backbone"
     if options.model is None:
         size = (64, 2, 500) if options.quick else (384, 6, 30_000)
-        write_backbone(backbone, *size)
+        if options.tokenizer is None:
+            write_backbone(backbone, *size)
+        else:
+            write_random_bert(backbone, options.tokenizer, *size[:2])
     settings = TextSettings(
         query_length=options.length, document_length=options.length, skiplist_words=()
     )
@@ -163,12 +170,14 @@ def measure(options: argparse.Namespace) -> list[dict[str, Any]]:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         task = prepare(folder, options)
-        for cached in (True, False):
+        for cached in (True, False) if len(interpreters) > 1 else ():
             found = {
                 contender: run(contender, interpreter, {**task, "cached": cached}, folder)
                 for contender, interpreter in interpreters.items()
             }
             rows += compared(f"teacher {'cached' if cached else 'encodes'}", cached, found)
+        if options.bitext is not None:
+            rows += compare_plans(task, options.bitext, folder, options.every)
     return rows
 
 
@@ -177,6 +186,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="a tiny model and few steps")
     parser.add_argument("--model", type=Path, help="a backbone's directory; a random BERT if none")
+    parser.add_argument("--tokenizer", type=Path, help="a model's; its text for a random BERT")
+    parser.add_argument("--bitext", type=Path, help="translation<TAB>English, 4,096 lines or more")
+    parser.add_argument("--every", type=int, default=4, help="of its micro-batches, those timed")
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--length", type=int, default=32)
     parser.add_argument("--steps", type=int, help="steps that are measured")

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import torch
 
+from distill.disks import path_argument
 from distill.distributed.deepspeed_json import json_precision, read_deepspeed_json
 from distill.encoders.layouts import local_directory
 from distill.errors import InputError, one_line_errors
@@ -93,8 +94,12 @@ def make_estimate(
         return num_processes if student_stage >= stage else 1
 
     pairs = recipe.data.micro_batch
+    if recipe.data.tokens_per_batch is not None:
+        pairs = max(1, min(pairs, recipe.data.tokens_per_batch // num_tokens))
     layers = student.layers - recipe.student.freeze_layers
     per_token = student.hidden * _ACTIVATIONS_PER_H
+    # Of a step's activations those of one chunk, where the student encodes in chunks.
+    held = min(pairs, recipe.student.texts_per_forward or pairs)
     kept: float
     if recipe.student.gradient_checkpointing:
         # One layer's at a time, and each layer's input.
@@ -103,15 +108,14 @@ def make_estimate(
         kept = layers * (per_token + _MAPS_PER_HEAD * student.heads * num_tokens)
     multiplied = student.total - student.embeddings
     operations: float = 2 * multiplied + 4 * multiplied * layers / max(1, student.layers)
-    if recipe.student.gradient_checkpointing:
-        operations += 2 * multiplied
+    operations += 2 * multiplied * (recipe.student.gradient_checkpointing + (held < pairs))
     if recipe.teacher_cache is None:
         operations += 2 * (teacher.total - teacher.embeddings)
     micro_batches = recipe.data.accumulation_steps
     tokens = pairs * num_tokens * micro_batches
-    held = 1.0
+    teacher_share = 1.0
     if teacher_stage == 3:
-        held = 1 / num_processes + (1 / secondary if secondary > 1 else 0)
+        teacher_share = 1 / num_processes + (1 / secondary if secondary > 1 else 0)
     # With a cache the teacher works when it is filled, not in a step.
     forwards = micro_batches if recipe.teacher_cache is None else 0
     moved = [
@@ -122,8 +126,8 @@ def make_estimate(
         weights=student.total * number / share(3) / _GIB,
         gradients=student.trainable * number / share(2) / _GIB,
         optimizer=student.trainable * (12 if half else 8) / share(1) / _GIB,
-        teacher=teacher_bytes * held / _GIB,
-        activations=pairs * num_tokens * kept * number / _GIB,
+        teacher=teacher_bytes * teacher_share / _GIB,
+        activations=held * num_tokens * kept * number / _GIB,
         step_seconds=operations * tokens / (rate * efficiency),
         steps=_num_steps(recipe, num_processes),
         traffic=step_traffic(moved, num_processes, per_node),
@@ -225,7 +229,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Command line."""
     parser = argparse.ArgumentParser(prog="distill estimate", description=__doc__)
     add = parser.add_argument
-    add("recipe", type=Path)
+    add("recipe", type=path_argument)
     add("overrides", nargs="*", metavar="key=value", help="as in training")
     add("--processes", type=int, nargs="+", default=[1], help="GPUs, or processes on CPU")
     add("--per-node", type=int, default=8, help="of them on a node (default 8)")
