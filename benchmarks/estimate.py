@@ -24,7 +24,8 @@ from distill.encoders.directory import load_encoder, save_encoder
 from distill.encoders.settings import TextSettings
 from distill.recipe.files import load_settings
 from distill.recipe.recipe import Recipe
-from distill.tools.estimate import MEASURED_EFFICIENCY, make_estimate, measured_rate, model_size
+from distill.tools.estimate import MEASURED_EFFICIENCY, make_estimate, measured_rate
+from distill.tools.model_size import model_size
 
 #: Hidden width, layers, pairs a step, tokens a sentence.
 CASES = [

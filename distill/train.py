@@ -40,6 +40,7 @@ from distill.survival.divergence import NonFiniteCount
 from distill.survival.memory import advice_on_out_of_memory
 from distill.survival.stopping import EXIT_REQUEUE, StopFlag, ignore_signals
 from distill.survival.watchdog import Watchdog
+from distill.tools.dry_run import dry_run
 from distill.training.building import Parts, build_caches, build_parts
 from distill.training.checks import check_inputs
 from distill.training.evaluation import RunEvaluation
@@ -56,10 +57,12 @@ from distill.training.transport_pictures import PlanPictures
 DEFAULT_RECIPE = Path(__file__).resolve().parent.parent / "launch/recipes/demo.yaml"
 
 USAGE = """usage: accelerate launch --config_file accelerate_config.yaml distill/train.py \
-[RECIPE.yaml] [key=value ...]
+[RECIPE.yaml] [key=value ...] [--dry-run]
 
   RECIPE.yaml  settings of the run; launch/recipes/demo.yaml where none is given
-  key=value    overrides, for example optimizer.learning_rate=5e-5 pairs=[sw-en,so-en]"""
+  key=value    overrides, for example optimizer.learning_rate=5e-5 pairs=[sw-en,so-en]
+  --dry-run    check recipe, files, launch and memory, and make one step with small random models;
+               the run's directory is left alone"""
 
 
 def run(recipe: Recipe) -> bool:
@@ -261,6 +264,8 @@ def main(arguments: list[str] | None = None) -> None:
     if arguments[:1] in (["-h"], ["--help"]):
         print(USAGE)
         return
+    dry = "--dry-run" in arguments
+    arguments = [argument for argument in arguments if argument != "--dry-run"]
     is_file = bool(arguments) and "=" not in arguments[0]
     path = Path(arguments[0]) if is_file else DEFAULT_RECIPE
     # The plain run of the demo's recipe must not go on from the sharded run's checkpoints.
@@ -273,7 +278,7 @@ def main(arguments: list[str] | None = None) -> None:
                 "--config_file accelerate_config.yaml distill/train.py",
                 flush=True,
             )
-        done = run(recipe)
+        done = dry_run(recipe) if dry else run(recipe)
     ignore_signals()
     if not done:
         end_process(EXIT_REQUEUE)

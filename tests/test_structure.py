@@ -118,7 +118,9 @@ ALLOWED = {
         f"distill.{room}"
         for room in (
             *("distributed", "encoders", "lexicons", "monitoring", "recipe", "stream"),
-            *("training.student_start", "transport.loss"),
+            *("checkpoints", "survival", "training", "transport.loss"),
+            # What a dry run leaves out of a recipe.
+            *("evaluation.settings", "labelled.settings", "negatives.settings"),
         )
     },
     "distill.__main__": {"distill.errors"},

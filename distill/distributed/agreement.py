@@ -1,4 +1,4 @@
-"""Keeps ranks together: `together`, `on_main`, `on_all`, `first_on_node`, `require_equal`.
+"""Keeps ranks together: `together`, `on_main`, `on_all`, `once_on_node`, `require_equal`.
 
 What ranks must have in common, one of them decides (`on_main`, then a broadcast) or all compare
 (`require_equal`). What may fail on one rank alone is done inside `together`; what may besides take
@@ -124,6 +124,31 @@ def place_on_node() -> tuple[int, int]:
     hosts = collectives.gather_objects(socket.gethostname())
     own = hosts[collectives.rank()]
     return hosts[: collectives.rank()].count(own), hosts.count(own)
+
+
+def once_on_node(work: Callable[[], T]) -> T:
+    """Do `work` on one rank of each node; its others take the result. Collective.
+
+    They wait as in `on_main`. For reading large files, which a node has once. `work` must not
+    communicate, and its result must be picklable.
+
+    Raises:
+        Exception: what `work` raised, on every rank, see `together`.
+        OtherRankError: the node's first rank is silent.
+    """
+    host, results = socket.gethostname(), []
+    hosts = collectives.gather_objects(host) if collectives.world_size() > 1 else [host]
+    first = hosts.index(host)
+
+    def on_first() -> None:
+        if collectives.rank() == first:
+            results.append(work())
+
+    first_on_node(on_first)
+    if collectives.world_size() == 1:
+        return results[0]
+    found: list[list[T]] = collectives.gather_objects(results)
+    return found[first][0]
 
 
 def on_all(work: Callable[[Callable[[], bool]], T], poll: Callable[[], object] | None = None) -> T:

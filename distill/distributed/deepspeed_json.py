@@ -69,6 +69,35 @@ def read_deepspeed_json(path: Path) -> dict[str, Any]:
     return config
 
 
+def check_partition(path: Path, world_size: int) -> None:
+    """Refuse a secondary partition that does not divide the ranks.
+
+    Raises:
+        InputError: ``zero_hpz_partition_size`` is no number of ranks, or leaves some over.
+    """
+    size = read_deepspeed_json(path)["zero_optimization"].get("zero_hpz_partition_size", 1)
+    if type(size) is not int or size < 1:
+        raise InputError(
+            f"{path}: zero_hpz_partition_size {size!r}", "the ranks of a node", "correct it"
+        )
+    # DeepSpeed takes the smaller of both numbers.
+    if world_size % min(size, world_size):
+        raise InputError(
+            f"{path}: zero_hpz_partition_size {size}, with {world_size} processes",
+            "a divisor of the number of processes",
+            "set it to the processes of one node",
+        )
+
+
+def json_precision(config: dict[str, Any]) -> torch.dtype:
+    """What an engine of this configuration computes in."""
+    for name, dtype in (("bf16", torch.bfloat16), ("fp16", torch.float16)):
+        section = config.get(name)
+        if isinstance(section, dict) and section.get("enabled") is True:
+            return dtype
+    return torch.float32
+
+
 def check_precision(path: Path) -> None:
     """Refuse a precision that this machine does not compute in.
 

@@ -29,13 +29,18 @@ def prepare_process() -> None:
     warnings.filterwarnings("ignore", message=".*all_gather_into_tensor.*", category=FutureWarning)
 
 
+def local_world_size() -> int:
+    """Processes of this run on this machine."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE") or 1)
+
+
 def warn_of_crowded_cores() -> None:
     """Say on standard error where threads will wait for each other, as OpenMP's do by spinning.
 
     A step took twenty times as long on two cores beside other load.
     """
     threads = torch.get_num_threads()
-    processes = int(os.environ.get("LOCAL_WORLD_SIZE") or 1)
+    processes = local_world_size()
     if threads == 1 or int(os.environ.get("LOCAL_RANK") or 0) or not hasattr(os, "getloadavg"):
         return
     cores, load = _num_cores(), os.getloadavg()[0]

@@ -20,12 +20,15 @@ from torch import Tensor, nn
 from distill.distributed import collectives
 from distill.distributed.deepspeed_json import (
     BatchShape,
+    check_partition,
     check_precision,
     fill_deepspeed_json,
+    json_precision,
     read_deepspeed_json,
 )
 from distill.distributed.environment import check_environment, uses_deepspeed
 from distill.distributed.settings import LaunchSettings
+from distill.distributed.tables import whole_tables
 from distill.encoders.late_interaction import LateInteractionEncoder
 from distill.errors import InputError
 from distill.survival.divergence import refuse_non_finite_steps
@@ -94,6 +97,7 @@ def check_world(launch: LaunchSettings) -> None:
                     f"{name.split('_', maxsplit=1)[0]}_zero3.json",
                 )
             check_precision(path)
+            check_partition(path, world_size)
 
 
 def student_is_partitioned(launch: LaunchSettings) -> bool:
@@ -101,6 +105,18 @@ def student_is_partitioned(launch: LaunchSettings) -> bool:
     if not uses_deepspeed() or launch.student_deepspeed is None:
         return False
     return read_deepspeed_json(launch.student_deepspeed)["zero_optimization"]["stage"] == 3
+
+
+def teacher_precision(launch: LaunchSettings) -> torch.dtype | None:
+    """What the frozen teacher computes in: by its JSON, or `launch.teacher_precision`.
+
+    None for an engine of float32, which takes weights of no other precision.
+    """
+    if not uses_deepspeed() or launch.teacher_deepspeed is None:
+        dtype: torch.dtype = getattr(torch, launch.teacher_precision)
+        return dtype
+    precision = json_precision(read_deepspeed_json(launch.teacher_deepspeed))
+    return None if precision == torch.float32 else precision
 
 
 def start_accelerator(launch: LaunchSettings, shape: BatchShape) -> Accelerator:
@@ -194,16 +210,20 @@ def prepare(
     if not plugins:
         # DDP reduces gradients over ranks; a model on one process needs no wrapper.
         wrapped, prepared = accelerator.prepare(student, optimizer)
-        dtype = getattr(torch, teacher_precision)
-        teacher = load_teacher().to(accelerator.device, dtype).eval().requires_grad_(False)
+        teacher = load_teacher()
+        with whole_tables(teacher):
+            teacher = teacher.to(accelerator.device, getattr(torch, teacher_precision))
+        teacher = teacher.eval().requires_grad_(False)
         return Engines(wrapped, teacher, prepared, None)
     if plugins["student"].zero_stage == 0:
         refuse_non_finite_steps(optimizer)
     # The student first: Accelerator.backward binds to the first engine prepared.
-    wrapped, prepared = accelerator.prepare(student, optimizer)
+    with whole_tables(student):
+        wrapped, prepared = accelerator.prepare(student, optimizer)
     accelerator.state.select_deepspeed_plugin("teacher")
     teacher = load_teacher().eval().requires_grad_(False)
-    engine = accelerator.prepare(teacher)
+    with whole_tables(teacher):
+        engine = accelerator.prepare(teacher)
     engine.eval()
     accelerator.state.select_deepspeed_plugin("student")
     # Otherwise save_state writes the teacher too, and get_state_dict reads the teacher's stage.

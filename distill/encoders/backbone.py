@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 from huggingface_hub.errors import StrictDataclassError
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from tokenizers import normalizers
 from transformers import (
     AttentionInterface,
@@ -46,11 +46,17 @@ _COUNTED_FROM_PADDING = {
     *("mpnet", "roberta", "roberta-prelayernorm", "xlm-roberta", "xlm-roberta-xl", "xmod"),
 }
 
+#: Names in safetensors' headers.
+_HALF = {"BF16": torch.bfloat16, "F16": torch.float16}
+_WIDE = {"F32", "F64"}
+
 _ALWAYS_MASKED = "sdpa_always_masked"
 
 
 def _always_mask(*args: Any, **kwargs: Any) -> Any:
-    return sdpa_mask(*args, **{**kwargs, "allow_is_bidirectional_skip": False})
+    return sdpa_mask(
+        *args, **{**kwargs, "allow_is_bidirectional_skip": False, "allow_is_causal_skip": False}
+    )
 
 
 AttentionInterface.register(_ALWAYS_MASKED, sdpa_attention_forward)
@@ -124,8 +130,26 @@ def load_tokenizer(directory: Path, lower_case: bool = False) -> Any:
     return tokenizer
 
 
-def load_backbone(directory: Path) -> tuple[Any, list[str]]:
-    """The model in float32, and the names of weights that are no part of it.
+def stored_precision(directory: Path) -> torch.dtype:
+    """The widest precision among a directory's weights, by the headers of its safetensors files.
+
+    float32 where they are in another format. The config's word is not taken: some call weights
+    bfloat16 that are float32.
+
+    Raises:
+        InputError: a broken file.
+    """
+    kinds: set[str] = set()
+    with foreign_files(directory):
+        for path in directory.glob("*.safetensors"):
+            with safe_open(path, framework="pt") as file:
+                kinds |= {file.get_slice(name).get_dtype() for name in file.keys()}  # noqa: SIM118
+    found = {_HALF[kind] for kind in kinds if kind in _HALF}
+    return found.pop() if len(found) == 1 and not kinds & _WIDE else torch.float32
+
+
+def load_backbone(directory: Path, precision: torch.dtype = torch.float32) -> tuple[Any, list[str]]:
+    """The model in `precision`, and the names of weights that are no part of it.
 
     Its attention builds a mask whether it needs one or not: to find out, transformers would have
     the host wait for the device in every forward.
@@ -133,13 +157,15 @@ def load_backbone(directory: Path) -> tuple[Any, list[str]]:
     Raises:
         InputError: its files cannot be read, or lack some of its weights.
     """
-    kind = _kind_of(load_config(directory), directory)
+    config = load_config(directory)
+    _refuse_kind(config, directory)
+    kind = _kind_of(config, directory)
     with foreign_files(directory), quiet_transformers():
         backbone, report = kind.from_pretrained(
             directory,
             local_files_only=True,
             trust_remote_code=False,
-            dtype=torch.float32,
+            dtype=precision,
             output_loading_info=True,
         )
     missing = sorted(
@@ -153,9 +179,43 @@ def load_backbone(directory: Path) -> tuple[Any, list[str]]:
             f"all of a {backbone.config.model_type} model",
             "copy the model again",
         )
+    # A decoder would keep keys and values of every text for words that nobody asks it for.
+    if getattr(backbone.config, "use_cache", False):
+        backbone.config.use_cache = False
     if backbone.config._attn_implementation == "sdpa":
         backbone.set_attn_implementation(_ALWAYS_MASKED)
     return backbone, sorted(report["unexpected_keys"])
+
+
+def random_backbone(config: Any, directory: Path) -> Any:
+    """A model of a configuration with random weights in float32.
+
+    Raises:
+        InputError: a kind that encodes no text, named by `directory`.
+    """
+    _refuse_kind(config, directory)
+    with foreign_files(directory), quiet_transformers():
+        return _kind_of(config, directory).from_config(config, trust_remote_code=False).float()
+
+
+def _refuse_kind(config: Any, directory: Path) -> None:
+    """Refuse kinds that load and then cannot encode a text.
+
+    Raises:
+        InputError: a model of several modalities, or XMOD that is told no language.
+    """
+    if not isinstance(getattr(config, "hidden_size", None), int):
+        raise InputError(
+            f"model {directory}: {config.model_type}, a model of several parts",
+            "a model of texts alone, with one hidden_size",
+            "save its text model as a directory of its own (gemma3 has gemma3_text)",
+        )
+    if config.model_type == "xmod" and config.default_language not in config.languages:
+        raise InputError(
+            f"model {directory}: xmod with default_language {config.default_language}",
+            f"a language whose adapters encode all texts: {', '.join(config.languages)}",
+            'write one into its config.json, such as "default_language": "en_XX"',
+        )
 
 
 def _kind_of(config: Any, directory: Path) -> Any:

@@ -14,6 +14,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -22,6 +23,7 @@ from distill.encoders.backbone import (
     load_config,
     load_tokenizer,
     quiet_transformers,
+    stored_precision,
     within_positions,
 )
 from distill.encoders.late_interaction import LateInteractionEncoder
@@ -84,8 +86,12 @@ def load_encoder(
     seed: int = 0,
     allow_downloads: bool = False,
     bare: Literal["fresh", "identity"] = "fresh",
+    frozen_in: torch.dtype | None = None,
+    sums_checked: bool = False,
 ) -> tuple[LateInteractionEncoder, TextEncoder]:
-    """Load an encoder in float32 with its tokenizer, from any layout of `distill.encoders.layouts`.
+    """Load an encoder with its tokenizer from any layout of `distill.encoders.layouts`.
+
+    Weights are float32, unless `frozen_in` says otherwise.
 
     A late-interaction model brings its own projection and text settings. A bare backbone gets
     a fresh projection drawn with `seed`, and the markers of `settings` as new tokens whose vectors
@@ -96,16 +102,25 @@ def load_encoder(
         source: a directory, or a hub id where `allow_downloads`.
         settings: text settings of a bare backbone; overrides the directory's own where given.
         embedding_dimension: D of a fresh projection.
+        frozen_in: precision that a frozen encoder will compute in. Its backbone then loads in the
+            narrower of this and its files' own, and the caller converts it where it computes: host
+            memory holds no float32 copy of half-precision weights.
+        sums_checked: the caller has compared the files with their note, once for several ranks.
 
     Raises:
         InputError: `source` is no model, or its files cannot be read.
     """
     check_model_source(source, "model", allow_downloads)
     directory = local_directory(source, allow_downloads)
-    check_sums(directory)
+    if not sums_checked:
+        check_sums(directory)
     layout = read_layout(directory)
     tokenizer = load_tokenizer(layout.transformer, layout.lower_case)
-    backbone, others = load_backbone(layout.transformer)
+    precision = torch.float32
+    if frozen_in is not None:
+        own = stored_precision(layout.transformer)
+        precision = own if own.itemsize < frozen_in.itemsize else frozen_in
+    backbone, others = load_backbone(layout.transformer, precision)
     hidden = backbone.config.hidden_size
     if layout.settings is not None:
         settings = settings or own_settings(layout, tokenizer)

@@ -12,21 +12,17 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 import torch
-from torch import nn
-from transformers import AutoModel
 
 from distill.disks import path_argument
-from distill.distributed.deepspeed_json import read_deepspeed_json
-from distill.encoders.backbone import load_config
-from distill.encoders.late_interaction import freeze
+from distill.distributed.deepspeed_json import json_precision, read_deepspeed_json
 from distill.encoders.layouts import local_directory
 from distill.errors import InputError, one_line_errors
 from distill.recipe.files import load_settings
 from distill.recipe.recipe import Recipe
+from distill.tools.model_size import ModelSize, model_size
+from distill.tools.traffic import Moved, Traffic, step_traffic
 from distill.training.student_start import teacher_width
 
 _GIB = 1 << 30
@@ -36,25 +32,6 @@ _ACTIVATIONS_PER_H, _MAPS_PER_HEAD = 17, 2.5
 #: Share of a device's stated rate, and of a matrix product's measured one, that a whole step
 #: reaches. The second is from steps on CPU: `benchmarks/estimate.py`.
 STATED_EFFICIENCY, MEASURED_EFFICIENCY = 0.4, 0.6
-
-
-@dataclass(frozen=True)
-class ModelSize:
-    """Parameters of an encoder without its pooler.
-
-    Attributes:
-        total: all of them, projection included.
-        trainable: those that a step changes.
-        embeddings: word embeddings, which are looked up and not multiplied.
-        layers, hidden, heads: of the backbone.
-    """
-
-    total: int
-    trainable: int
-    embeddings: int
-    layers: int
-    hidden: int
-    heads: int
 
 
 @dataclass(frozen=True)
@@ -68,39 +45,12 @@ class Estimate:
     activations: float
     step_seconds: float
     steps: int
+    traffic: Traffic
 
     @property
     def total(self) -> float:
         """GiB of one rank at the peak of a step."""
         return self.weights + self.gradients + self.optimizer + self.teacher + self.activations
-
-
-def model_size(directory: Path, width: int, settings: Any = None) -> ModelSize:
-    """Count a model on the meta device; no weight is read.
-
-    Args:
-        width: D of the projection.
-        settings: `StudentSettings` that freeze parts; None counts everything as trainable.
-    """
-    config = load_config(directory)
-    with torch.device("meta"):
-        backbone = AutoModel.from_config(config, trust_remote_code=False)
-        projection = nn.Linear(config.hidden_size, width, bias=False)
-    if getattr(backbone, "pooler", None) is not None:
-        backbone.pooler = None
-    if settings is not None:
-        freeze(backbone, embeddings=settings.freeze_embeddings, num_layers=settings.freeze_layers)
-        if settings.lora is not None:
-            backbone.requires_grad_(False)
-    parameters = [*backbone.parameters(), *projection.parameters()]
-    return ModelSize(
-        total=sum(parameter.numel() for parameter in parameters),
-        trainable=sum(p.numel() for p in parameters if p.requires_grad),
-        embeddings=backbone.get_input_embeddings().weight.numel(),
-        layers=config.num_hidden_layers,
-        hidden=config.hidden_size,
-        heads=config.num_attention_heads,
-    )
 
 
 def make_estimate(
@@ -114,6 +64,9 @@ def make_estimate(
     num_tokens: int,
     rate: float,
     efficiency: float = STATED_EFFICIENCY,
+    teacher_half: bool | None = None,
+    secondary: int = 1,
+    per_node: int = 8,
 ) -> Estimate:
     """Memory of one rank and time of a step.
 
@@ -128,8 +81,12 @@ def make_estimate(
         num_tokens: of a sentence.
         rate: operations a second of one rank.
         efficiency: share of the rate that a step reaches.
+        teacher_half: as `half`, where the teacher's precision is another.
+        secondary: ranks of a node that hold the teacher a second time (ZeRO++'s hpZ); 1 for none.
+        per_node: processes of a node.
     """
     number = 2 if half else 4
+    teacher_bytes = teacher.total * (2 if (half if teacher_half is None else teacher_half) else 4)
     student_stage, teacher_stage = stages
 
     def share(stage: int) -> int:
@@ -153,16 +110,33 @@ def make_estimate(
     operations += 2 * multiplied * (recipe.student.gradient_checkpointing + (held < pairs))
     if recipe.teacher_cache is None:
         operations += 2 * (teacher.total - teacher.embeddings)
-    tokens = pairs * num_tokens * recipe.data.accumulation_steps
+    micro_batches = recipe.data.accumulation_steps
+    tokens = pairs * num_tokens * micro_batches
+    teacher_share = 1.0
+    if teacher_stage == 3:
+        teacher_share = 1 / num_processes + (1 / secondary if secondary > 1 else 0)
+    # With a cache the teacher works when it is filled, not in a step.
+    forwards = micro_batches if recipe.teacher_cache is None else 0
+    moved = [
+        Moved(student.total * number, student.trainable * number, student_stage, 1, micro_batches),
+        Moved(teacher_bytes, 0, teacher_stage, secondary, forwards),
+    ]
     return Estimate(
         weights=student.total * number / share(3) / _GIB,
         gradients=student.trainable * number / share(2) / _GIB,
         optimizer=student.trainable * (12 if half else 8) / share(1) / _GIB,
-        teacher=teacher.total * number / (num_processes if teacher_stage == 3 else 1) / _GIB,
+        teacher=teacher_bytes * teacher_share / _GIB,
         activations=held * num_tokens * kept * number / _GIB,
         step_seconds=operations * tokens / (rate * efficiency),
-        steps=recipe.max_steps,
+        steps=_num_steps(recipe, num_processes),
+        traffic=step_traffic(moved, num_processes, per_node),
     )
+
+
+def _num_steps(recipe: Recipe, num_processes: int) -> int:
+    """Steps for as many pairs as the recipe trains on with the processes that it is meant for."""
+    meant_for = recipe.launch.num_processes or num_processes
+    return -(-recipe.max_steps * meant_for // num_processes)
 
 
 def measured_rate(seconds: float = 0.5) -> float:
@@ -176,8 +150,14 @@ def measured_rate(seconds: float = 0.5) -> float:
     return products * 2 * 1024**3 / (time.perf_counter() - start)
 
 
-def format_estimate(estimate: Estimate, num_processes: int, price: float | None) -> str:
+def format_estimate(
+    estimate: Estimate,
+    num_processes: int,
+    price: float | None,
+    network_gbit: float | None = None,
+) -> str:
     """The lines that the command prints."""
+    traffic = estimate.traffic
     hours = estimate.steps * estimate.step_seconds / 3600
     lines = [
         f"memory of each of {num_processes} processes, GiB (estimate):",
@@ -188,6 +168,15 @@ def format_estimate(estimate: Estimate, num_processes: int, price: float | None)
         f"  together: {estimate.total:.2f}, and about 0.5 for libraries",
         f"step: {estimate.step_seconds:.2f} s; {estimate.steps} steps: {hours:.2f} h (estimate)",
     ]
+    if num_processes > 1:
+        lines.append(
+            f"moved a step, GiB (estimate): into each GPU {traffic.into_gpu:.2f}, "
+            f"into each node {traffic.between_nodes:.2f}"
+            + (f", once {traffic.once:.2f}" if traffic.once else "")
+        )
+    if network_gbit is not None:
+        seconds = traffic.between_nodes * _GIB * 8 / (network_gbit * 1e9)
+        lines.append(f"between nodes at {network_gbit:g} Gbit/s: {seconds:.3f} s a step")
     if price is not None:
         lines.append(f"cost: {hours * num_processes * price:.2f}")
     return "\n".join(lines)
@@ -199,21 +188,26 @@ def estimate_recipe(recipe: Recipe, options: argparse.Namespace) -> Estimate:
     Raises:
         InputError: a model cannot be read, or an option is out of range.
     """
-    for name in ("processes", "tokens"):
+    for name in ("processes", "tokens", "per_node"):
         if getattr(options, name) < 1:
-            raise InputError(f"--{name} {getattr(options, name)}", "1 or more", "raise it")
+            raise InputError(
+                f"--{name.replace('_', '-')} {getattr(options, name)}", "1 or more", "raise it"
+            )
     width = teacher_width(recipe)
     source = recipe.student.model or recipe.teacher
     downloads = recipe.allow_downloads
     student = model_size(local_directory(source, downloads), width, recipe.student)
     teacher = model_size(local_directory(recipe.teacher, downloads), width)
-    stages, half = (0, 0), False
+    stages, half, teacher_half, secondary = (0, 0), False, False, 1
     if options.processes > 1 or options.deepspeed:
         files = (recipe.launch.student_deepspeed, recipe.launch.teacher_deepspeed)
         configs = [read_deepspeed_json(path) if path else {} for path in files]
         found = [config.get("zero_optimization", {}).get("stage", 0) for config in configs]
         stages = (found[0], found[1])
-        half = any(configs[0].get(kind, {}).get("enabled") is True for kind in ("bf16", "fp16"))
+        half, teacher_half = (json_precision(config) != torch.float32 for config in configs)
+        secondary = configs[1].get("zero_optimization", {}).get("zero_hpz_partition_size", 1)
+    elif recipe.launch.teacher_precision != "float32":
+        teacher_half = True
     return make_estimate(
         recipe,
         student,
@@ -224,6 +218,9 @@ def estimate_recipe(recipe: Recipe, options: argparse.Namespace) -> Estimate:
         num_tokens=options.tokens,
         rate=options.tflops * 1e12 if options.tflops else measured_rate(),
         efficiency=STATED_EFFICIENCY if options.tflops else MEASURED_EFFICIENCY,
+        teacher_half=teacher_half,
+        secondary=secondary,
+        per_node=options.per_node,
     )
 
 
@@ -233,7 +230,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     add = parser.add_argument
     add("recipe", type=path_argument)
     add("overrides", nargs="*", metavar="key=value", help="as in training")
-    add("--processes", type=int, default=1, help="GPUs, or processes on CPU")
+    add("--processes", type=int, nargs="+", default=[1], help="GPUs, or processes on CPU")
+    add("--per-node", type=int, default=8, help="of them on a node (default 8)")
+    add("--network-gbit", type=float, help="rate between nodes, into one and out of it, Gbit/s")
     add("--deepspeed", action="store_true", help="DeepSpeed on one process, too")
     add("--tokens", type=int, default=32, help="tokens of a sentence (default 32)")
     add("--tflops", type=float, help="rate of one device; measured here where it is left out")
@@ -241,8 +240,20 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_intermixed_args(arguments)
     with one_line_errors():
         recipe = load_settings(Recipe, options.recipe, options.overrides)
-        estimate = estimate_recipe(recipe, options)
-    print(format_estimate(estimate, options.processes, options.price))
+        options.tflops = options.tflops and _positive("--tflops", options.tflops)
+        for name in ("price", "network_gbit"):
+            if getattr(options, name) is not None:
+                _positive(f"--{name.replace('_', '-')}", getattr(options, name))
+        for count in options.processes:
+            one = argparse.Namespace(**{**vars(options), "processes": count})
+            estimate = estimate_recipe(recipe, one)
+            print(format_estimate(estimate, count, options.price, options.network_gbit))
+
+
+def _positive(name: str, value: float) -> float:
+    if not value > 0:
+        raise InputError(f"{name} {value}", "above 0", "raise it, or leave it out")
+    return value
 
 
 if __name__ == "__main__":

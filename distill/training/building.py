@@ -10,14 +10,18 @@ from accelerate import Accelerator
 from distill.checkpoints.checkpoint import TrainState, load_checkpoint, read_state
 from distill.checkpoints.resuming import newest_intact
 from distill.distributed import collectives
-from distill.distributed.agreement import require_equal
+from distill.distributed.agreement import once_on_node, require_equal
 from distill.distributed.optimizer import build_optimizer
-from distill.distributed.zero import Engines, prepare, student_is_partitioned, unwrap
+from distill.distributed.zero import (
+    Engines,
+    prepare,
+    student_is_partitioned,
+    teacher_precision,
+    unwrap,
+)
 from distill.embedding.cache_filling import fill_ahead
 from distill.embedding.teacher_cache import TeacherCache
-from distill.encoders.directory import encoder_hash
 from distill.encoders.late_interaction import LateInteractionEncoder, num_parameters
-from distill.encoders.layouts import local_directory
 from distill.encoders.text import TextEncoder
 from distill.errors import InputError
 from distill.objectives.combination import CombinedObjective
@@ -27,7 +31,7 @@ from distill.stream.bitext import BitextStream
 from distill.stream.tokenisation import fingerprint
 from distill.training.compiling import compile_transport
 from distill.training.streams import Found, StoredSentences, build_stream
-from distill.training.student_start import load_teacher, start_student
+from distill.training.student_start import check_model_files, load_teacher, start_student
 from distill.training.teacher_caches import Side, TeacherCaches, open_cache
 
 
@@ -61,8 +65,10 @@ def build_parts(recipe: Recipe, accelerator: Accelerator, found: Found | None = 
         InputError: a model cannot be read, or shards, models and objectives do not fit together.
     """
     checkpoint = newest_intact(recipe.run_directory / "checkpoints")
+    teacher_hash = once_on_node(lambda: check_model_files(recipe))
+    require_equal("teacher", teacher_hash)
     engines, student_text, teacher_text = build_encoders(
-        recipe, accelerator, resumes=checkpoint is not None, found=found
+        recipe, accelerator, resumes=checkpoint is not None, sums_checked=True, found=found
     )
     stream = build_stream(
         recipe,
@@ -80,8 +86,6 @@ def build_parts(recipe: Recipe, accelerator: Accelerator, found: Found | None = 
         accelerator.device,
     )
     same_tokens = check_same_tokens(recipe, objective.needs, student_text, teacher_text)
-    teacher_hash = encoder_hash(local_directory(recipe.teacher, recipe.allow_downloads))
-    require_equal("teacher", teacher_hash)
     require_equal("shards and data settings", stream.state_dict()["fingerprint"])
     engine = "torch" if engines.zero_stage is None else f"zero{engines.zero_stage}"
     state = build_state(recipe, accelerator, stream, teacher_hash, engine, checkpoint)
@@ -98,12 +102,17 @@ def build_parts(recipe: Recipe, accelerator: Accelerator, found: Found | None = 
 
 
 def build_encoders(
-    recipe: Recipe, accelerator: Accelerator, resumes: bool = False, found: Found | None = None
+    recipe: Recipe,
+    accelerator: Accelerator,
+    resumes: bool = False,
+    sums_checked: bool = False,
+    found: Found | None = None,
 ) -> tuple[Engines, TextEncoder, TextEncoder]:
     """Student and teacher in their engines, and their tokenisations. Collective.
 
     Args:
         resumes: whether a checkpoint's weights come next.
+        sums_checked: see `load_encoder`.
         found: see `build_parts`.
 
     Raises:
@@ -115,6 +124,7 @@ def build_encoders(
         StoredSentences(recipe, found),
         partitioned=student_is_partitioned(recipe.launch),
         resumes=resumes,
+        sums_checked=sums_checked,
     )
     if collectives.rank() == 0:
         trains, total = num_parameters(student)
@@ -123,7 +133,7 @@ def build_encoders(
     texts: list[TextEncoder] = []
 
     def load() -> LateInteractionEncoder:
-        teacher, teacher_text = load_teacher(recipe)
+        teacher, teacher_text = load_teacher(recipe, teacher_precision(recipe.launch), sums_checked)
         texts.append(teacher_text)
         return teacher
 

@@ -29,8 +29,11 @@ from distill.training.trackers import check_trackers
 _WORLD = (("RANK", 0), ("WORLD_SIZE", 1))
 
 
-def check_inputs(recipe: Recipe) -> Found:
+def check_inputs(recipe: Recipe, writes: bool = True) -> Found:
     """Refuse what would fail later, before processes connect; cheap, and done by every rank.
+
+    Args:
+        writes: whether the run's directory is made.
 
     Returns:
         The recipe's shards. A rank that is not alone has not looked at their files: the ranks of a
@@ -52,7 +55,7 @@ def check_inputs(recipe: Recipe) -> Found:
         read_labelled_examples(recipe.labelled).check(rank, world_size)
     load_collections(recipe)
     found = _check_stream(recipe)
-    _check_run_directory(recipe)
+    _check_run_directory(recipe, writes)
     return found
 
 
@@ -128,17 +131,21 @@ def _no_tokens(texts: Sequence[str]) -> Tokens:
     raise AssertionError("the stream of the checks is not read")
 
 
-def _check_run_directory(recipe: Recipe) -> None:
+def _check_run_directory(recipe: Recipe, writes: bool) -> None:
     directory = recipe.run_directory
+    place = directory
     try:
-        directory.mkdir(parents=True, exist_ok=True)
+        if writes:
+            directory.mkdir(parents=True, exist_ok=True)
+        else:
+            place = next(path for path in (directory, *directory.parents) if path.exists())
     except OSError as error:
         raise InputError(
             f"run directory {directory}: {error.strerror}",
             "a directory that can be written",
             "set runs=DIRECTORY",
         ) from error
-    if not os.access(directory, os.W_OK):
+    if not (place.is_dir() and os.access(place, os.W_OK)):
         raise InputError(
             f"run directory {directory} is read-only", "a writable one", "set runs=DIRECTORY"
         )

@@ -13,7 +13,12 @@ from distill.distributed import collectives
 from distill.distributed.agreement import on_all, on_main
 from distill.distributed.optimizer import set_dropout
 from distill.encoders.backbone import load_config
-from distill.encoders.directory import is_late_interaction, load_encoder, read_text_settings
+from distill.encoders.directory import (
+    encoder_hash,
+    is_late_interaction,
+    load_encoder,
+    read_text_settings,
+)
 from distill.encoders.late_interaction import LateInteractionEncoder, freeze
 from distill.encoders.layouts import local_directory, read_layout
 from distill.encoders.least_squares import fit_projection
@@ -21,6 +26,7 @@ from distill.encoders.lora import add_adapters
 from distill.encoders.projection import fresh_projection, projection_width, read_projection
 from distill.encoders.settings import PLAIN_TEXT, TextSettings
 from distill.encoders.student_settings import StudentSettings
+from distill.encoders.sums import check_sums
 from distill.encoders.text import TextEncoder
 from distill.encoders.text_directory import load_text
 from distill.encoders.vocabulary import prune, used_ids
@@ -29,9 +35,33 @@ from distill.recipe.recipe import Recipe
 from distill.training.streams import StoredSentences
 
 
-def load_teacher(recipe: Recipe) -> tuple[LateInteractionEncoder, TextEncoder]:
-    """The teacher in whatever layout it lies; of a bare one its own hidden states."""
-    return load_encoder(recipe.teacher, allow_downloads=recipe.allow_downloads, bare="identity")
+def load_teacher(
+    recipe: Recipe, frozen_in: torch.dtype | None = None, sums_checked: bool = False
+) -> tuple[LateInteractionEncoder, TextEncoder]:
+    """The teacher in whatever layout it lies; of a bare one its own hidden states.
+
+    Args:
+        frozen_in, sums_checked: see `load_encoder`.
+    """
+    return load_encoder(
+        recipe.teacher,
+        allow_downloads=recipe.allow_downloads,
+        bare="identity",
+        frozen_in=frozen_in,
+        sums_checked=sums_checked,
+    )
+
+
+def check_model_files(recipe: Recipe) -> str:
+    """Read the files of both models once: the teacher's identity, `encoder_hash`.
+
+    Raises:
+        InputError: files that are not as they were written.
+    """
+    sources = {recipe.teacher, recipe.student.model or recipe.teacher}
+    for source in sorted(sources):
+        check_sums(local_directory(source, recipe.allow_downloads))
+    return encoder_hash(local_directory(recipe.teacher, recipe.allow_downloads))
 
 
 def teacher_width(recipe: Recipe) -> int:
@@ -84,6 +114,7 @@ def start_student(
     *,
     partitioned: bool = False,
     resumes: bool = False,
+    sums_checked: bool = False,
 ) -> tuple[LateInteractionEncoder, TextEncoder]:
     """The student before its first step, frozen as the recipe wants it. Collective.
 
@@ -91,6 +122,7 @@ def start_student(
         sentences: those of the shards; asked only where a setting needs them.
         partitioned: whether the student's weights are ZeRO-3 partitions as they load.
         resumes: whether a checkpoint's weights come next, so that no projection need be fitted.
+        sums_checked: see `load_encoder`.
 
     Raises:
         InputError: the student cannot be read, its vectors are not as wide as the teacher's, or a
@@ -107,6 +139,7 @@ def start_student(
         embedding_dimension=width,
         seed=recipe.seed,
         bare="identity" if settings.model is None else "fresh",
+        sums_checked=sums_checked,
     )
     if settings.projection is not None:
         _start_projection(recipe, student, text, sentences, width, resumes)

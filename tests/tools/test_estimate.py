@@ -12,7 +12,9 @@ from distill.encoders.late_interaction import freeze, num_parameters
 from distill.errors import EXIT_BAD_INPUT
 from distill.recipe.files import load_settings
 from distill.recipe.recipe import Recipe
-from distill.tools.estimate import main, make_estimate, model_size
+from distill.tools.estimate import main, make_estimate
+from distill.tools.model_size import model_size
+from distill.tools.traffic import Moved, step_traffic
 
 
 @pytest.mark.parametrize(("embeddings", "layers"), [(False, 0), (True, 1)])
@@ -111,8 +113,58 @@ def test_the_command_prints_memory_time_and_cost(tiny_world, capsys):
     main([str(tiny_world.recipe), "--tflops", "1", "--price", "2.5", "--processes", "2"])
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith("memory of each of 2 processes")
-    assert lines[-2].startswith("step: ")
+    assert lines[-3].startswith("step: ")
+    assert lines[-2].startswith("moved a step")
     assert lines[-1].startswith("cost: ")
     with pytest.raises(SystemExit) as caught:
         main([str(tiny_world.recipe), "--processes", "0"])
     assert caught.value.code == EXIT_BAD_INPUT
+
+
+def moved(weights, gradients, stage, secondary=1, micro_batches=1):
+    return Moved(weights * GIB, gradients * GIB, stage, secondary, micro_batches)
+
+
+GIB = 1 << 30
+
+
+def test_what_a_step_moves_by_stage():
+    """Rajbhandari et al. (SC 2020): 2 S of gradients a step; ZeRO-3 three S."""
+    for stage in (0, 1, 2):
+        one = step_traffic([moved(4, 2, stage, micro_batches=3)], 16, 8)
+        assert (one.between_nodes, one.into_gpu) == (2 * 2 * 15 / 16,) * 2
+    third = step_traffic([moved(4, 4, 3)], 16, 8)
+    assert third.between_nodes == 3 * 4 * 15 / 16
+    assert step_traffic([moved(4, 4, 3)], 8, 8).between_nodes == 0.0
+
+
+def test_a_frozen_teachers_secondary_partition_keeps_its_weights_inside_the_node():
+    plain, divided = (step_traffic([moved(14, 0, 3, secondary, 2)], 64, 8) for secondary in (1, 8))
+    assert plain.between_nodes == 2 * 14 * 63 / 64
+    assert (divided.between_nodes, divided.once) == (0.0, 14 * 63 / 64)
+    assert divided.into_gpu == 2 * 14 * 7 / 8
+    # DeepSpeed fills the partition anew after each step that changes the weights.
+    assert step_traffic([moved(14, 14, 3, 8)], 64, 8).between_nodes == 3 * 14 * 63 / 64
+
+
+def test_the_command_divides_by_the_jsons_secondary_partition(tiny_world, capsys):
+    def lines(json, *options):
+        path = f"launch.teacher_deepspeed=launch/deepspeed/{json}"
+        main(
+            [
+                *(str(tiny_world.recipe), path, "launch.num_processes=8", "max_steps=80"),
+                *("--processes", "8", "16", "--tflops", "1", *options),
+            ]
+        )
+        return capsys.readouterr().out.splitlines()
+
+    whole = [line for line in lines("teacher_zero3_bf16.json") if "moved" in line]
+    kept = lines("teacher_zero3_hpz_bf16.json", "--network-gbit", "100", "--price", "2")
+    assert ["once" in line for line in kept if "moved" in line] == [False, True]
+    assert not any("once" in line for line in whole)
+    # The same pairs with twice the processes are half the steps.
+    assert [line.split("; ")[1].split(":")[0] for line in kept if line.startswith("step:")] == [
+        "80 steps",
+        "40 steps",
+    ]
+    assert sum(line.startswith("between nodes at 100 Gbit/s") for line in kept) == 2
