@@ -57,6 +57,9 @@ def build_optimizer(
         ],
         lr=settings.learning_rate,
         betas=settings.betas,
+        # One pass over the weights: in torch's loop over tensors a step of a small model on a CPU
+        # spends a tenth of its time here.
+        fused=True,
     )
 
 

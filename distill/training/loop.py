@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 import torch
 from accelerate import Accelerator
 from torch import Tensor
+from torch.nn.utils import get_total_norm
 
 from distill.checkpoints.checkpoint import TrainState
 from distill.checkpoints.saver import Saver
@@ -189,6 +190,7 @@ def _optimizer_step(training: Training, means: RunningMeans, throughput: Through
         _count_failure(training, micros)
         # The whole step again, on the micro-batches that follow.
         source.end_step(stepped=False)
+    _clip(training, grad_norm)
     training.engines.optimizer.step()
     training.engines.optimizer.zero_grad()
     training.failures.clear()
@@ -226,7 +228,7 @@ def _accumulating(training: Training, is_last: bool) -> Iterator[None]:
 
 
 def _backward(training: Training, loss: Tensor) -> Tensor | float:
-    """Backward and, at the end of an accumulation, clipping; the norm before it, 0 else.
+    """Backward; at the end of an accumulation the norm of the gradients before clipping, 0 else.
 
     The norm is the only thing that the host waits for in a step. It is that of the gradients of all
     ranks, so that what is not finite on one is found by all; a loss that is not finite is made so
@@ -242,5 +244,17 @@ def _backward(training: Training, loss: Tensor) -> Tensor | float:
         return 0.0
     if engines.zero_stage is not None:
         return engine_grad_norm(engines.student)
-    limit = training.recipe.optimizer.max_grad_norm or float("inf")
-    return accelerator.clip_grad_norm_(engines.student.parameters(), limit)
+    accelerator.unscale_gradients()
+    return get_total_norm(_gradients(training))
+
+
+def _clip(training: Training, norm: float) -> None:
+    """Scale gradients longer than the recipe wants; others cost no pass. Engines have clipped."""
+    limit = training.recipe.optimizer.max_grad_norm
+    if training.engines.zero_stage is None and limit and norm > limit:
+        torch._foreach_mul_(_gradients(training), limit / (norm + 1e-6))
+
+
+def _gradients(training: Training) -> list[Tensor]:
+    parameters = training.engines.student.parameters()
+    return [parameter.grad for parameter in parameters if parameter.grad is not None]
