@@ -64,6 +64,7 @@ class Measured:
         self.looks = options.get("looks", 0)
         self.answer: dict[str, Any] = {
             "seconds": [], "processor_seconds": [], "pairs": [], "tokens": [], "losses": [],
+            "micro_batches": [],
             "bare_seconds": [], "bare_processor_seconds": [], "waits": [], "waits_where": {},
         }  # fmt: skip
         self.batches: list[Any] = []
@@ -88,6 +89,7 @@ class Measured:
         for name, value in zip(("seconds", "processor_seconds"), took, strict=True):
             self.answer[name].append(value)
         self.answer["pairs"].append(sum(len(batch.keys) for batch in self.batches))
+        self.answer["micro_batches"].append(len(self.batches))
         lengths = (batch.source.attention_mask.sum() for batch in self.batches)
         self.answer["tokens"].append(int(sum(lengths)))
         if self.number == self.warm_up + 1:

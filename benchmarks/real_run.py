@@ -38,6 +38,7 @@ def measured_run(
     options: dict[str, Any],
     launcher: Sequence[str] = (sys.executable,),
     threads: int = 1,
+    overrides: Sequence[str] = (),
 ) -> dict[str, Any]:
     """The answer of `measured_run.py` on a run of `recipe` in a new `folder`.
 
@@ -45,6 +46,7 @@ def measured_run(
         options: for `measured_run.py`.
         launcher: what starts the program.
         threads: of each process.
+        overrides: of the recipe.
 
     Raises:
         RuntimeError: the run failed; its output.
@@ -57,7 +59,7 @@ def measured_run(
         [
             *(*launcher, str(ROOT / "benchmarks/measured_run.py")),
             *(str(folder / name) for name in ("answer.json", "options.json", "recipe.yaml")),
-            *(f"runs={folder / 'runs'}", f"launch.threads_per_process={threads}"),
+            *(f"runs={folder / 'runs'}", f"launch.threads_per_process={threads}", *overrides),
         ],
         cwd=ROOT,
         env={
