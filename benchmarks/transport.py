@@ -7,9 +7,9 @@ Every contender starts from the token vectors and ends at the loss of each pair,
 student's gradient. Each gets as many iterations as it needs until no pair's plan misplaces more
 than `TOLERANCE` of its mass (L1 over rows and columns), found before the clock starts. Times are
 the best of several rounds in which the contenders take turns; memory is what the peak of the
-process rose by, in a process of its own. Parity is against the reference, our solver in plain tensor
-operations, at equal iterations. Ratios above 1 say how much ours is better. On a machine that
-others use too, `--clock cpu --threads 1` counts this process's CPU time instead.
+process rose by, in a process of its own. Parity is against the reference, our solver in plain
+tensor operations, at equal iterations. Ratios above 1 say how much ours is better. On a machine
+that others use too, `--clock cpu --threads 1` counts this process's CPU time instead.
 
 Targets: on CPU 3 times the best of the others on ragged batches and 1.5 times on full ones, a
 quarter of POT's memory; on CUDA 10 times the eager reference and a quarter of the time that the

@@ -1,4 +1,4 @@
-"""The transport loss by `benchmarks/transport.py`: parity, times, share of the exponentials' bound."""
+"""The transport loss by `benchmarks/transport.py`: parity, times, share of exponentials' bound."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Second part: models with random weights and shards of made-up text, which later parts train on."""
+"""Second part: models with random weights and shards of made-up text, for the parts that train."""
 
 from __future__ import annotations
 
@@ -10,7 +10,13 @@ from parts import ROOT, part_arguments, write_rows
 
 sys.path.insert(0, str(ROOT / "benchmarks"))
 
-from made_up import build_shards, sentence_pairs, words_of, write_backbone, write_teacher  # noqa: E402
+from made_up import (
+    build_shards,
+    sentence_pairs,
+    words_of,
+    write_backbone,
+    write_teacher,
+)
 
 #: Tokens of a sentence; two special ones and a marker are among them.
 LENGTH, SPECIAL = 32, 3

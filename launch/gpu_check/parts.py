@@ -82,16 +82,15 @@ def write_rows(output: Path, rows: Sequence[Row], **more: Any) -> None:
     output.write_text(json.dumps({"rows": list(rows), **more}), encoding="utf-8")
 
 
-def run_part(part: Part, folder: Path, small: bool, seconds_left: float) -> dict[str, Any]:
+def run_part(part: Part, folder: Path, small: bool, limit: float) -> dict[str, Any]:
     """Rows of a part, and one that says how it ended; never raises for what the part does.
 
     Args:
         folder: shared by all parts; gets the part's log and rows.
-        seconds_left: of the whole check.
+        limit: seconds; nothing is started where none are left.
     """
     slug = re.sub(r"\W+", "-", part.name)
     output, log = folder / f"{slug}.json", folder / f"{slug}.log"
-    limit = min(part.limit, seconds_left)
     if limit <= 0:
         return {"rows": [ended(part, 0.0, limit, "no time was left for it")]}
     command = [
@@ -131,7 +130,7 @@ def run_part(part: Part, folder: Path, small: bool, seconds_left: float) -> dict
 
 
 def end(process: subprocess.Popen) -> None:
-    """Kill a program that is still running and all that it started, whatever session they are in."""
+    """Kill a program that still runs and all that it started, whatever session they are in."""
     if process.poll() is not None:
         return
     own = psutil.Process(process.pid)

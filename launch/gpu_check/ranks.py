@@ -42,6 +42,7 @@ class Runs:
     def __init__(self, case: str, folder: Path, ranks: int) -> None:
         self.case, self.folder, self.ranks = case, folder, ranks
         self.plain = launcher(DEEPSPEED, ranks)
+        folder.mkdir(exist_ok=True)
         self.world = build_world(folder / "world")
         self.calm = self.new("calm")
 
