@@ -24,7 +24,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
@@ -279,7 +279,8 @@ def print_table(rows: list[dict]) -> None:
         )
 
 
-def main() -> None:
+def parse(arguments: list[str] | None = None) -> argparse.Namespace:
+    """The command line; prepares this process for it."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="two batch sizes, fewer rounds")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the rows there")
@@ -291,12 +292,32 @@ def main() -> None:
     parser.add_argument("--pairs", help="pairs of a batch, with commas, in place of the usual ones")
     parser.add_argument("--shapes", help=f"some of {','.join(SHAPES)}")
     parser.add_argument("--memory-of", help=argparse.SUPPRESS)
-    arguments = parser.parse_args()
-    torch.set_num_threads(arguments.threads)
+    options = parser.parse_args(arguments)
+    torch.set_num_threads(options.threads)
+    options.rounds = 4 if options.quick else 12
+    return options
+
+
+def measure(arguments: argparse.Namespace) -> Iterator[list[dict]]:
+    """Rows of a training step, then of one batch size after another."""
+    sizes = [(64, shape) for shape in SHAPES] + [(256, "32x32"), (256, "ragged")]
+    if not arguments.quick:
+        sizes = [(num_pairs, shape) for num_pairs in (64, 256, 1024) for shape in SHAPES]
+    if arguments.pairs or arguments.shapes:
+        pairs = [int(part) for part in (arguments.pairs or "64,256").split(",")]
+        shapes = (arguments.shapes or ",".join(SHAPES)).split(",")
+        sizes = [(num_pairs, shape) for num_pairs in pairs for shape in shapes]
+    if not arguments.no_step:
+        yield training_step(arguments)
+    for num_pairs, shape in sizes:
+        yield compare(num_pairs, shape, arguments)
+
+
+def main() -> None:
+    arguments = parse()
     if arguments.memory_of:
         memory_of(arguments.memory_of, arguments.device)
         return
-    arguments.rounds = 4 if arguments.quick else 12
     _, _, missing = contenders(arguments.device)
     for line in missing:
         print(f"missing, {line}")
@@ -306,17 +327,8 @@ def main() -> None:
         f"{arguments.device}, {arguments.threads} threads, {arguments.clock} time, "
         f"every plan within {TOLERANCE:g}"
     )
-    sizes = [(64, shape) for shape in SHAPES] + [(256, "32x32"), (256, "ragged")]
-    if not arguments.quick:
-        sizes = [(num_pairs, shape) for num_pairs in (64, 256, 1024) for shape in SHAPES]
-    if arguments.pairs or arguments.shapes:
-        pairs = [int(part) for part in (arguments.pairs or "64,256").split(",")]
-        shapes = (arguments.shapes or ",".join(SHAPES)).split(",")
-        sizes = [(num_pairs, shape) for num_pairs in pairs for shape in shapes]
-    rows = [] if arguments.no_step else training_step(arguments)
-    print_table(rows)
-    for num_pairs, shape in sizes:
-        found = compare(num_pairs, shape, arguments)
+    rows = []
+    for found in measure(arguments):
         print_table(found)
         rows += found
     if arguments.json:

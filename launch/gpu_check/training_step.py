@@ -37,7 +37,9 @@ ON_GPU = torch.cuda.is_available()
 def recipe_of(folder: Path, width: int, options: Any) -> dict[str, Any]:
     """The run's settings."""
     recipe = training_only(folder, model(folder, width), shards(folder, options.lengths))
-    recipe["data"] |= {"micro_batch": 8 if options.small else 64, "num_workers": 1}
+    # Readers enough for a GPU; what they are short of shows in pairs a second.
+    workers = 0 if options.small else 4
+    recipe["data"] |= {"micro_batch": 8 if options.small else 64, "num_workers": workers}
     recipe["max_steps"] = sum(STEPS[options.small])
     recipe["log_every_steps"] = 1 if options.losses else 10
     if options.precision == "bfloat16" and options.sharded:
@@ -70,7 +72,10 @@ def speed_rows(case: str, answer: dict[str, Any], size: Any, precision: str) -> 
     device = torch.cuda.get_device_name() if ON_GPU else "cpu"
     most = peak(device, precision)
     share = answer["transport_seconds"] * statistics.mean(answer["micro_batches"]) / step
+    bare = statistics.median(answer["bare_seconds"]) if answer["bare_seconds"] else None
+    rows = [row(case, "seconds of a step", step, "student's bare forward, backward", bare)]
     return [
+        *([] if bare is None else rows),
         row(case, "pairs a second", sum(answer["pairs"]) / seconds, "", None,
             tokens_per_second=tokens / seconds, step_seconds=step),
         row(case, "model FLOP utilisation, 10^12 a second", flops / 1e12,
@@ -136,7 +141,7 @@ def main() -> None:
     answer = measured_run(
         run,
         recipe_of(options.folder, width, options),
-        {"warm_up": warm_up, "looks": looks},
+        {"warm_up": warm_up, "looks": looks, "bare": not options.sharded},
         launcher(options),
         overrides=options.overrides,
     )
