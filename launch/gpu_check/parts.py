@@ -67,6 +67,11 @@ def row(
     }  # fmt: skip
 
 
+def without_target(row: Row) -> Row:
+    """The same figure where it is nobody's target."""
+    return {**row, "target": None, "met": None}
+
+
 def part_arguments(doc: str | None) -> argparse.ArgumentParser:
     """The command line that every part has."""
     parser = argparse.ArgumentParser(description=doc)

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 from inputs import LENGTH, WIDTHS, model, shards
-from parts import ROOT, Row, part_arguments, row, write_rows
+from parts import ROOT, Row, part_arguments, row, without_target, write_rows
 from rates import model_flops, peak
 
 sys.path[:0] = [str(ROOT / "benchmarks"), str(ROOT)]
@@ -151,8 +151,9 @@ def main() -> None:
         "trains": model_size(backbone, dimension, recipe.student),
         "frozen": model_size(backbone, dimension),
     }
+    speed = speed_rows(options.case, answer, size["trains"], options.precision)
     rows = [
-        *speed_rows(options.case, answer, size["trains"], options.precision),
+        *(map(without_target, speed) if options.small else speed),
         waits_row(options.case, answer, options.sharded),
         memory_row(options.case, answer, run / "recipe.yaml", size, options),
     ]

@@ -168,6 +168,8 @@ def test_every_part_runs_in_small(load, tmp_path):
             figures = {row["metric"]: row for row in own}
             assert figures["pairs a second"]["ours"] > 0
             assert 0 < figures["transport loss, share of a step"]["ours"] < 1
+            if "--sharded" not in part.arguments:
+                assert figures["seconds of a step"]["peer_value"] > 0
             utilisation = figures["model FLOP utilisation, 10^12 a second"]
             assert 0 < utilisation["ratio"] < 1
             assert figures["rise of memory in a step, MiB"]["peer_value"] > 0
