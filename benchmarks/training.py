@@ -9,6 +9,9 @@ and logging, against the bare backbone's forward and backward on the same tokens
 one process, and the figure is the median of the turns' ratios.
 
     python benchmarks/training.py [--quick] [--model DIRECTORY] [--physical] [--json FILE]
+
+With `--bitext FILE` (translation<TAB>English) also our own step by a budget of tokens against as
+many pairs in each micro-batch, at the file's real lengths.
 """
 
 from __future__ import annotations
@@ -25,6 +28,7 @@ from typing import Any
 
 from made_up import build_shards, make_pairs, write_backbone, write_teacher
 from real_run import measured_run, training_only
+from training_plans import compare_plans, write_random_bert
 
 PEERS = {
     "sentence_transformers": ("SENTENCE_TRANSFORMERS_PYTHON", "multilingual MSE"),
@@ -42,7 +46,10 @@ def prepare(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
     backbone = options.model or folder / "backbone"
     if options.model is None:
         size = (64, 2, 500) if options.quick else (384, 6, 30_000)
-        write_backbone(backbone, *size)
+        if options.tokenizer is None:
+            write_backbone(backbone, *size)
+        else:
+            write_random_bert(backbone, options.tokenizer, *size[:2])
     return {
         "backbone": str(backbone),
         "teacher": str(write_teacher(backbone, folder / "teacher", options.length)),
@@ -134,12 +141,15 @@ def measure(options: argparse.Namespace) -> list[dict[str, Any]]:
         folder = Path(name)
         task = prepare(folder, options)
         rows += physical(task, folder)
-        for cached in () if options.physical else (True, False):
+        compares = len(interpreters) > 1 and not options.physical
+        for cached in (True, False) if compares else ():
             found = {
                 contender: run(contender, interpreter, {**task, "cached": cached}, folder)
                 for contender, interpreter in interpreters.items()
             }
             rows += compared(f"teacher {'cached' if cached else 'encodes'}", cached, found)
+        if options.bitext is not None:
+            rows += compare_plans(task, options.bitext, folder, options.every)
     return rows
 
 
@@ -149,6 +159,9 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="a tiny model and few steps")
     parser.add_argument("--model", type=Path, help="a backbone's directory; a random BERT if none")
     parser.add_argument("--physical", action="store_true", help="the physical row alone")
+    parser.add_argument("--tokenizer", type=Path, help="a model's; its text for a random BERT")
+    parser.add_argument("--bitext", type=Path, help="translation<TAB>English, 4,096 lines or more")
+    parser.add_argument("--every", type=int, default=4, help="of its micro-batches, those timed")
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--length", type=int, default=32)
     parser.add_argument("--steps", type=int, help="steps that are measured")

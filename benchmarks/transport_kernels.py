@@ -12,12 +12,14 @@ with 1 where a class spills or exceeds what a block may take.
 from __future__ import annotations
 
 import argparse
+import atexit
 import contextlib
 import hashlib
 import io
 import json
 import os
 import re
+import shutil
 import tempfile
 from pathlib import Path
 from typing import NamedTuple
@@ -33,6 +35,8 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
 from distill.transport.gpu import classes, kernels, large
+
+atexit.register(shutil.rmtree, os.environ["TRITON_CACHE_DIR"], ignore_errors=True)
 
 GPU = Path(kernels.__file__).parent
 TABLE = GPU / "kernels.md"

@@ -6,7 +6,6 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
@@ -20,6 +19,7 @@ from data_shards.samples import first_samples
 from data_shards.specification import read_specification
 from data_shards.table import manifest_table, sources_table
 from data_shards.verification import verify_shards
+from distill.disks import path_argument
 from distill.errors import InputError, one_line_errors
 from distill.languages import parse_pair
 
@@ -46,18 +46,18 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True)
     _add_build(commands.add_parser("build", help="turn bitext into shards"))
     inspect = commands.add_parser("inspect", help="show the manifest and some samples")
-    inspect.add_argument("folder", type=Path, help="folder of shards")
+    inspect.add_argument("folder", type=path_argument, help="folder of shards")
     inspect.add_argument("--samples", type=int, default=2, help="samples per pair")
     verify = commands.add_parser("verify", help="check all checksums")
-    verify.add_argument("folder", type=Path, help="folder of shards")
+    verify.add_argument("folder", type=path_argument, help="folder of shards")
     verify.add_argument("--quiet", action="store_true", help="no progress bar")
     return parser
 
 
 def _add_build(parser: argparse.ArgumentParser) -> None:
     option = parser.add_argument
-    option("output", type=Path, help="folder for the shards")
-    option("--spec", type=Path, help="YAML file of inputs and settings")
+    option("output", type=path_argument, help="folder for the shards")
+    option("--spec", type=path_argument, help="YAML file of inputs and settings")
     option(
         "--pair",
         action="append",

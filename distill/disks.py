@@ -1,7 +1,11 @@
-"""Says in one line what a disk that takes no more makes of writers: `disk_problem`, `replacing`."""
+"""Paths of this machine, and in one line what writers meet on a full disk.
+
+`local_path`, `path_argument`; `disk_problem`, `replacing`.
+"""
 
 from __future__ import annotations
 
+import argparse
 import os
 import re
 from collections.abc import Iterator
@@ -17,6 +21,30 @@ _SAID = (
     ("SafetensorError", r"os error|I/O error|IoError"),
     ("Exception", r"\(os error \d+\)"),
 )
+
+
+def local_path(text: str) -> Path:
+    """A path of this machine.
+
+    Raises:
+        InputError: a URL, of which `pathlib` would make a folder named after its scheme.
+    """
+    scheme, sign, _ = text.partition("://")
+    if sign:
+        raise InputError(
+            f"{scheme}://…: a place elsewhere",
+            "a path of this machine",
+            "copy it here, or mount it; only a stream's shards are read from elsewhere",
+        )
+    return Path(text)
+
+
+def path_argument(text: str) -> Path:
+    """`local_path` as the type of a command's argument."""
+    try:
+        return local_path(text)
+    except InputError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
 
 
 def disk_problem(error: BaseException) -> str | None:

@@ -205,6 +205,7 @@ def _train_and_evaluate(
         recipe.data.micro_batch,
         recipe.data.accumulation_steps,
         lambda: f"step {state.step}, rank {collectives.rank()}",
+        recipe.data.tokens_per_batch,
     )
     try:
         watchdog.stage("evaluation")

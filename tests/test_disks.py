@@ -5,11 +5,13 @@ from __future__ import annotations
 import errno
 import resource
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 import torch
 from accelerate import Accelerator
 
+from data_shards.__main__ import main as shards
 from distill.checkpoints.checkpoint import TrainState, checkpoints_in, save_checkpoint
 from distill.disks import disk_problem
 from distill.encoders.directory import load_encoder
@@ -18,6 +20,8 @@ from distill.errors import EXIT_BAD_INPUT, InputError, one_line_errors
 from distill.evaluation.results import replace_text, write_per_query, write_results
 from distill.evaluation.runs import rank, write_run
 from distill.lexicons.lexicon import Lexicon, write_lexicon
+from distill.recipe.files import load_settings
+from distill.recipe.recipe import Recipe
 
 
 @contextmanager
@@ -105,3 +109,17 @@ def test_what_a_command_meets_anywhere_is_a_line(number, capsys):
 @pytest.mark.parametrize("error", [RuntimeError("shapes differ"), ValueError("x"), Exception("y")])
 def test_other_errors_are_defects(error):
     assert disk_problem(error) is None
+
+
+def test_a_url_is_no_folder_of_this_machine(tmp_path, monkeypatch, capsys):
+    """`Path` makes `s3:/bucket` of it: results would lie in a folder named after the scheme."""
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as ended:
+        shards(["verify", "s3://bucket/shards"])
+    assert ended.value.code == EXIT_BAD_INPUT
+    said = capsys.readouterr().err
+    assert "s3://…: a place elsewhere, expected a path of this machine: copy it here" in said
+    Path("recipe.yaml").write_text("{name: x, runs: 'gs://bucket/runs'}", encoding="utf-8")
+    with pytest.raises(InputError, match="gs://…: a place elsewhere"):
+        load_settings(Recipe, Path("recipe.yaml"))
+    assert [path.name for path in tmp_path.iterdir()] == ["recipe.yaml"]

@@ -63,7 +63,8 @@ def on_main(work: Callable[[], T], poll: Callable[[], object] | None = None) -> 
     `work` must not communicate.
 
     Args:
-        poll: called again and again by those who wait, for example to tell a watchdog so.
+        poll: called again and again, on rank 0 by a thread beside `work`; for example to tell a
+            watchdog that nothing hangs.
 
     Returns:
         On rank 0 the result, elsewhere None.
@@ -73,11 +74,12 @@ def on_main(work: Callable[[], T], poll: Callable[[], object] | None = None) -> 
         OtherRankError: rank 0 is silent.
     """
     if collectives.world_size() == 1:
-        return work()
+        with _signs_of_life(None, "", poll):
+            return work()
     store = collectives.default_store()
     key, result, error = f"on-main-{next(_works)}", None, None
     if collectives.rank() == 0:
-        with _signs_of_life(store, key):
+        with _signs_of_life(store, key, poll):
             try:
                 result = work()
             except Exception as caught:
@@ -126,14 +128,15 @@ def on_all(work: Callable[[Callable[[], bool]], T], poll: Callable[[], object] |
     Args:
         work: called with a function that says whether another rank has failed, which asks the store
             once a second at most; a long work then raises any exception, which is not shown.
-        poll: called again and again by those who wait.
+        poll: as in `on_main`, on every rank.
 
     Raises:
         Exception: what `work` raised first on some rank, on every rank, see `together`.
         OtherRankError: a rank is silent.
     """
     if collectives.world_size() == 1:
-        return work(lambda: False)
+        with _signs_of_life(None, "", poll):
+            return work(lambda: False)
     store, key = collectives.default_store(), f"on-all-{next(_works)}"
     asked, failed = time.monotonic(), False
 
@@ -145,7 +148,7 @@ def on_all(work: Callable[[Callable[[], bool]], T], poll: Callable[[], object] |
 
     result, error = None, None
     own = f"{key}/{collectives.rank()}"
-    with _signs_of_life(store, own):
+    with _signs_of_life(store, own, poll):
         try:
             result = work(other_failed)
         except Exception as caught:
@@ -203,12 +206,17 @@ def _raise_first(errors: list[Exception | None], own: Exception | None) -> None:
 
 
 @contextmanager
-def _signs_of_life(store: Any, key: str) -> Iterator[None]:
+def _signs_of_life(
+    store: Any, key: str, poll: Callable[[], object] | None = None
+) -> Iterator[None]:
     ended = threading.Event()
 
     def show() -> None:
         while not ended.wait(SIGN_SECONDS):
-            store.add(f"{key}/signs", 1)
+            if store is not None:
+                store.add(f"{key}/signs", 1)
+            if poll is not None:
+                poll()
 
     thread = threading.Thread(target=show, name="signs of life", daemon=True)
     thread.start()

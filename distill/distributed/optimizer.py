@@ -21,7 +21,8 @@ def build_optimizer(
 ) -> torch.optim.AdamW:
     """AdamW over the trainable parameters; biases and normalisation weights do not decay.
 
-    A torch optimizer, not one named in the DeepSpeed JSON: those compile an extension at start.
+    A torch optimizer, not one named in the DeepSpeed JSON: those compile an extension at start, and
+    torch's own fused kernels run inside ZeRO as well.
 
     Args:
         layer_decay: rate of a layer relative to the one above it (Howard & Ruder, ACL 2018,
@@ -57,9 +58,7 @@ def build_optimizer(
         ],
         lr=settings.learning_rate,
         betas=settings.betas,
-        # One pass over the weights: in torch's loop over tensors a step of a small model on a CPU
-        # spends a tenth of its time here.
-        fused=True,
+        fused=settings.fused,
     )
 
 

@@ -8,8 +8,10 @@ from __future__ import annotations
 import operator
 from contextlib import suppress
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
 
 from distill.errors import InputError
 
@@ -29,6 +31,8 @@ class LateInteractionEncoder(nn.Module):
             backbone.pooler = None  # type: ignore[assignment]
         self.backbone = backbone
         self.projection = projection
+        #: Texts that are encoded at a time where gradients are wanted; None for all at once.
+        self.texts_per_forward: int | None = None
 
     @property
     def embedding_dimension(self) -> int:
@@ -40,10 +44,25 @@ class LateInteractionEncoder(nn.Module):
 
         Vectors at padding are not zeroed: use the masks of `Tokens`. Gradients flow.
 
+        With `texts_per_forward` it is gradient caching (Gao et al., RepL4NLP 2021, arXiv
+        2101.06983, section 3): chunks are encoded and only their vectors kept; backward takes the
+        loss's gradient at these to one chunk after another, which is encoded again, with the same
+        dropout. Memory is that of one chunk and the result that of all at once. To DDP and ZeRO
+        it is one forward and one backward: each parameter's gradient comes once, summed.
+
         Args:
             input_ids: int64 (B, N).
             attention_mask: int64 (B, N).
         """
+        size = self.texts_per_forward
+        if size is None or len(input_ids) <= size or not torch.is_grad_enabled():
+            return self._encode(input_ids, attention_mask)
+        chunks = zip(input_ids.split(size), attention_mask.split(size), strict=True)
+        return torch.cat(
+            [checkpoint(self._encode, *chunk, use_reentrant=False) for chunk in chunks]
+        )
+
+    def _encode(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         hidden_BNH = self.backbone(
             input_ids=input_ids, attention_mask=attention_mask
         ).last_hidden_state

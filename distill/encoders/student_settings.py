@@ -71,6 +71,11 @@ class StudentSettings:
     gradient_checkpointing: bool = False
     """Whether activations are computed again in the backward pass: less memory, about a third more
     time. Default: false."""
+    texts_per_forward: int | None = None
+    """Texts that the student encodes at a time in training: a micro-batch of more is encoded in
+    chunks, and again in the backward pass. Ranking losses then compare within a large
+    `data.micro_batch` in the memory of one chunk, for about a third more time (gradient caching,
+    Gao et al., RepL4NLP 2021). Default: none, the whole micro-batch."""
     compile: bool = False
     """Whether the backbone is compiled with torch.compile, for any lengths. Default: false."""
     attention: Literal["sdpa", "eager", "flash_attention_2"] | None = None
@@ -92,6 +97,10 @@ class StudentSettings:
         if not 0 < self.layer_decay <= 1:
             raise InputError(
                 f"student.layer_decay: {self.layer_decay}", "0 < layer_decay <= 1", "set 0.9, say"
+            )
+        if self.texts_per_forward is not None and self.texts_per_forward < 1:
+            raise InputError(
+                f"student.texts_per_forward: {self.texts_per_forward}", "1 or more", "raise it"
             )
         if self.projection_sentences < 1:
             raise InputError(

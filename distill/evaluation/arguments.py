@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from distill.disks import path_argument
 from distill.errors import InputError
 from distill.evaluation.maxp import PassageSettings
 from distill.evaluation.measures import MEASURES
@@ -28,7 +29,7 @@ def parser() -> argparse.ArgumentParser:
 def _evaluate(command: argparse.ArgumentParser) -> None:
     add = command.add_argument
     add("collections", nargs="+", help="collection folders, or ir_datasets:ID")
-    add("--teacher", type=Path, help="encoder directory that encodes the documents")
+    add("--teacher", type=path_argument, help="encoder directory that encodes the documents")
     add("--student", action="append", default=[], metavar="[NAME=]DIR", help="query encoder")
     add(
         "--run",
@@ -47,7 +48,7 @@ def _evaluate(command: argparse.ArgumentParser) -> None:
     )
     add(
         "--translations",
-        type=Path,
+        type=path_argument,
         metavar="DIR",
         help="your translations, translations-XX.jsonl; they replace the lexicon's",
     )
@@ -70,9 +71,9 @@ def _evaluate(command: argparse.ArgumentParser) -> None:
     add("--depth", type=int, default=1000, help="documents kept per query")
     add("--lenient", action="store_true", help="report instead of refuse what can be reported")
     add("--baseline", help="system that others are compared with; teacher_zero_shot by default")
-    add("--output", type=Path, default=Path("evaluation"), help="folder of results")
+    add("--output", type=path_argument, default=Path("evaluation"), help="folder of results")
     add("--step", type=int, default=0, help="training step recorded in the results")
-    add("--cache", type=Path, help="folder where document embeddings are kept")
+    add("--cache", type=path_argument, help="folder where document embeddings are kept")
     add("--batch-size", type=int, default=64, help="texts per forward")
     add("--device", help="cpu or cuda; cuda where there is one")
     add(
@@ -93,18 +94,20 @@ def _evaluate(command: argparse.ArgumentParser) -> None:
 
 def _compare(command: argparse.ArgumentParser) -> None:
     add = command.add_argument
-    add("a", type=Path, help="per-query values of the baseline (also trec_eval -q output)")
-    add("b", type=Path, nargs="+", help="per-query values of other systems")
+    add("a", type=path_argument, help="per-query values of the baseline (also trec_eval -q output)")
+    add("b", type=path_argument, nargs="+", help="per-query values of other systems")
     add("--measure", default="AP", help="name in the files")
     add("--samples", type=int, default=100_000, help="random exchanges")
 
 
 def _report(command: argparse.ArgumentParser) -> None:
-    command.add_argument("evaluation", type=Path, help="folder with results.json below it")
+    command.add_argument("evaluation", type=path_argument, help="folder with results.json below it")
     command.add_argument(
         "--measure", help="the measure that is drawn; the tables' first by default"
     )
-    command.add_argument("--output", type=Path, help="page; EVALUATION/report.html by default")
+    command.add_argument(
+        "--output", type=path_argument, help="page; EVALUATION/report.html by default"
+    )
 
 
 def _convert(command: argparse.ArgumentParser) -> None:
@@ -112,8 +115,8 @@ def _convert(command: argparse.ArgumentParser) -> None:
 
     lines = "; ".join(f"{name}: {summary}" for name, (_, summary) in FORMATS.items())
     command.add_argument("format", choices=sorted(FORMATS), help=lines.replace("%", "%%"))
-    command.add_argument("source", type=Path, help="folder with the published files")
-    command.add_argument("output", type=Path, help="collection folder that is written")
+    command.add_argument("source", type=path_argument, help="folder with the published files")
+    command.add_argument("output", type=path_argument, help="collection folder that is written")
     command.add_argument("--languages", default="", help="query languages, comma-separated")
     offered = "; ".join(
         f"{name}: {', '.join(f'{key}={v}' for key, values in choices.items() for v in values)}"

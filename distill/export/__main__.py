@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 
 from distill.checksums import unsigned
+from distill.disks import path_argument
 from distill.distributed.process import prepare_process
 from distill.errors import InputError, one_line_errors
 from distill.export.engines.command import add_arguments, check_arguments, export_for_engine
@@ -120,8 +121,8 @@ def portable(value: Any) -> Any:
 def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
     """The command line's options."""
     parser = argparse.ArgumentParser(prog="distill export", description=__doc__)
-    parser.add_argument("run", type=Path, help="directory of a finished training run")
-    parser.add_argument("output", type=Path, help="directory to write")
+    parser.add_argument("run", type=path_argument, help="directory of a finished training run")
+    parser.add_argument("output", type=path_argument, help="directory to write")
     parser.add_argument(
         "--which",
         choices=("student", "best"),

@@ -61,7 +61,7 @@ class HardNegatives:
         """The same batches, each after its negatives are known. Collective.
 
         Args:
-            batches: the stream's; equally many of the same size on every rank.
+            batches: the stream's; equally many on every rank.
             num_left: micro-batches until the end of training; no more are mined for.
         """
         while True:
@@ -103,12 +103,13 @@ class HardNegatives:
 
     def _take_window(self, batches: Iterator[Batch], num_left: int) -> None:
         size, resumed = min(self._window, max(num_left, 1)), self._resumed
+        num_pairs = 0
         taken: list[tuple[Batch, dict[str, Any]]] = []
         for batch in batches:
             taken.append((batch, self._stream_position()))
-            if resumed:
-                size = -(-resumed["num_pairs"] // (len(batch) * collectives.world_size()))
-            if len(taken) >= size:
+            num_pairs += batch.num_pairs or len(batch) * collectives.world_size()
+            enough = num_pairs >= resumed["num_pairs"] if resumed else len(taken) >= size
+            if enough:
                 break
         if taken and not resumed:
             self._mine_window([batch for batch, _ in taken])

@@ -59,7 +59,8 @@ class Adversarial(LearningObjective):
         self._optimizer = torch.optim.AdamW(
             self.discriminator.parameters(), lr=settings.learning_rate, weight_decay=0.0
         )
-        self._gradients: list[Tensor] = []
+        # Of each micro-batch, and over how many vectors of all ranks it is a mean.
+        self._gradients: list[tuple[Tensor, Tensor]] = []
 
     def reversal_at(self, step: int) -> float:
         """lambda = 2 / (1 + exp(-g p)) - 1 with p = step / max_steps: from 0 to nearly 1."""
@@ -96,7 +97,7 @@ class Adversarial(LearningObjective):
         gradients = torch.autograd.grad(
             entropy.sum() / count, list(self.discriminator.parameters())
         )
-        self._gradients.append(torch.cat([gradient.flatten() for gradient in gradients]))
+        self._gradients.append((torch.cat([part.flatten() for part in gradients]), count))
         right = (logits.detach().argmax(dim=1) == languages).float()
         student_right, teacher_right = right.split([len(student_BD), len(teacher_BD)])
         return {
@@ -110,8 +111,10 @@ class Adversarial(LearningObjective):
         gradients, self._gradients = self._gradients, []
         if not stepped or not gradients:
             return
-        mean = torch.stack(gradients).mean(dim=0)
-        total = collectives.sum_over_ranks(mean)
+        counts = torch.stack([count for _, count in gradients])
+        shares = len(gradients) * counts / counts.sum()
+        stacked = torch.stack([gradient for gradient, _ in gradients])
+        total = collectives.sum_over_ranks((stacked * shares.unsqueeze(1)).mean(dim=0))
         parameters = list(self.discriminator.parameters())
         parts = total.split([parameter.numel() for parameter in parameters])
         for parameter, part in zip(parameters, parts, strict=True):

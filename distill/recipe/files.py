@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 import yaml
 from pydantic import TypeAdapter, ValidationError
 
-from distill.disks import replacing
+from distill.disks import local_path, replacing
 from distill.errors import InputError
 from distill.stream.places import redacted
 
@@ -189,9 +189,9 @@ def _resolve_paths(kind: Any, tree: Mapping[str, Any], base: Path) -> dict[str, 
         if nested is not None and isinstance(value, dict):
             value = _resolve_paths(nested, value, base)
         elif Path in members and isinstance(value, str):
-            value = str(base / Path(value).expanduser())
+            value = str(base / local_path(value).expanduser())
         elif tuple[Path, ...] in members and isinstance(value, list):
-            value = [str(base / Path(item).expanduser()) for item in value]
+            value = [str(base / local_path(item).expanduser()) for item in value]
         elif key == "shards" and isinstance(value, list):
             value = [item if _is_elsewhere(item) else str(base / item) for item in value]
         elif key in ("teacher", "model") and isinstance(value, str) and (base / value).exists():

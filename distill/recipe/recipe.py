@@ -115,6 +115,7 @@ class Recipe:
             )
         self.objectives.check_schedules(self.max_steps)
         self._check_negatives()
+        self._check_texts_per_forward()
         if self.optimizer.warmup_steps >= self.max_steps:
             raise InputError(
                 f"optimizer.warmup_steps: {self.optimizer.warmup_steps}",
@@ -136,6 +137,18 @@ class Recipe:
                 f"negatives.kind: {self.negatives.kind} by vectors, without teacher_cache",
                 "the teacher's encodings of all sentences",
                 "set teacher_cache=DIRECTORY, or negatives.kind=static with source bm25",
+            )
+
+    def _check_texts_per_forward(self) -> None:
+        size, most = self.student.texts_per_forward, self.data.micro_batch
+        if self.labelled.share:
+            most = max(most, self.labelled.micro_batch)
+        # Both sides of a pair are encoded together where an objective looks at the English one.
+        if size is not None and size >= 2 * most:
+            raise InputError(
+                f"student.texts_per_forward: {size} with data.micro_batch: {self.data.micro_batch}",
+                "fewer texts than a micro-batch has",
+                "raise data.micro_batch, or leave texts_per_forward out",
             )
 
     @property

@@ -9,9 +9,9 @@ import signal
 import sys
 import threading
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
+from distill.disks import path_argument
 from distill.distributed.process import prepare_process
 from distill.errors import InputError, one_line_errors, printable
 from distill.languages import parse_pair
@@ -32,9 +32,9 @@ def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
     """The command line's options."""
     parser = argparse.ArgumentParser(prog="distill search", description=__doc__)
     add = parser.add_argument
-    add("documents", type=Path, help="folder of texts, JSONL file, or collection")
+    add("documents", type=path_argument, help="folder of texts, JSONL file, or collection")
     add("query", nargs="*", help="queries; without any, lines of standard input")
-    add("--run", type=Path, help="training run: its teacher and its student")
+    add("--run", type=path_argument, help="training run: its teacher and its student")
     add("--teacher", help="encoder of the documents, in any layout")
     add(
         "--student",
@@ -46,7 +46,7 @@ def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
     add("--language", default="", help="language of the queries, which chooses the student")
     add("--depth", type=int, default=5, help="documents per query (default 5)")
     add("--passages", metavar="WORDS:STRIDE", help="cut long documents, for example 150:75")
-    add("--cache", type=Path, help="directory that keeps the documents' embeddings")
+    add("--cache", type=path_argument, help="directory that keeps the documents' embeddings")
     add("--engine", choices=("exact", "plaid"), default="exact", help="plaid needs PyLate")
     add("--json", action="store_true", help="one JSON object per query")
     add("--serve", action="store_true", help="a web page instead of the terminal")

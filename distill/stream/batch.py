@@ -99,9 +99,12 @@ class Batch:
             for what augmentation changed.
         target_texts: the target sentences, always as the shards have them.
         num_filled: trailing rows that repeat samples of the epoch's start, only in the last step
-            of an epoch that is not endless; every rank has B rows in every step.
+            of an epoch that is not endless. Without a budget of tokens every rank has B rows in
+            every step.
         faults: samples that could not be read and were replaced in this micro-batch.
         changes: what augmentation did; None where the stream has none.
+        num_pairs: rows of all ranks' micro-batches in the same step of the stream; None where the
+            batch is no stream's.
     """
 
     source: Tokens
@@ -113,6 +116,7 @@ class Batch:
     num_filled: int = 0
     faults: tuple[Fault, ...] = ()
     changes: Changes | None = None
+    num_pairs: int | None = None
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -122,7 +126,8 @@ class Batch:
         # shared memory, and more time than the tokenisation of a small batch.
         packed = (pack_tokens(self.source), pack_tokens(self.target), self.pair_codes.numpy())
         texts = (self.keys, self.source_texts, self.target_texts)
-        return _unpacked, (*packed, *texts, self.num_filled, self.faults, self.changes)
+        rest = (self.num_filled, self.faults, self.changes, self.num_pairs)
+        return _unpacked, (*packed, *texts, *rest)
 
     def to(self, device: torch.device | str) -> Batch:
         """The same batch with its tensors on `device`."""
@@ -162,6 +167,7 @@ class MicroBatchDraws:
         shard: the shard's number.
         row: the row in the shard.
         num_filled: see `Batch`.
+        num_pairs: see `Batch`.
         epoch: the epoch that the row is of.
         position: its position in the epoch's order.
     """
@@ -170,6 +176,7 @@ class MicroBatchDraws:
     shard: np.ndarray
     row: np.ndarray
     num_filled: int
+    num_pairs: int
     epoch: np.ndarray
     position: np.ndarray
 
@@ -238,6 +245,7 @@ class MicroBatches(Dataset[Batch]):
             num_filled=draws.num_filled,
             faults=tuple(faults),
             changes=changes,
+            num_pairs=draws.num_pairs,
         )
 
     def _augmented(

@@ -13,17 +13,18 @@ import numpy as np
 from distill.errors import InputError
 from distill.stream.augmentation import open_augmentation
 from distill.stream.batch import Batch, MicroBatchDraws, MicroBatches, side_tokens
-from distill.stream.cursor import Cursor, Step, steps_from
+from distill.stream.cursor import Cursor, Step, steps_by_budget, steps_from
 from distill.stream.faults import FaultBudget
-from distill.stream.lengths import SampleLengths
+from distill.stream.lengths import SampleLengths, TokenLengths
 from distill.stream.loading import load_batches, pinned
-from distill.stream.order import Draws, SampleOrder
+from distill.stream.order import Draws, Lengths, SampleOrder
 from distill.stream.prefetching import ShardPrefetcher
 from distill.stream.reading import Sample, SampleReader
 from distill.stream.settings import CacheSettings, DataSettings
 from distill.stream.shards import find_shards
 from distill.stream.sources import is_copied
-from distill.stream.tokenisation import Tokenize
+from distill.stream.token_budget import TokenBudget
+from distill.stream.tokenisation import Tokenize, fingerprint
 
 #: Neighbouring samples that one process reads where all are read by several.
 _RUN_OF_SAMPLES = 1024
@@ -34,13 +35,15 @@ class BitextStream:
 
     All ranks build the stream with the same arguments but `rank`; nothing here communicates. The
     order of an epoch does not depend on ranks or workers, each of its samples comes exactly once,
-    and every rank makes the same number of steps with micro-batches of the same size. Shards need
-    not be as many as ranks or workers, since any sample is read by one seek: one shard serves all.
+    and every rank makes the same number of steps. Micro-batches have the same number of pairs on
+    every rank, or with `tokens_per_batch` what a budget of tokens holds: the order is then cut into
+    micro-batches, a function of seed and epoch alone, and ranks take them in turn. Shards need not
+    be as many as ranks or workers, since any sample is read by one seek: one shard serves all.
 
     Iteration goes on where `state_dict` points. Where the stream is not endless it ends with the
     epoch, and the next iteration is the next epoch; the last step is filled up with samples from
     the epoch's start, marked by `Batch.num_filled`. An endless stream goes over into the next
-    epoch within a batch and fills nothing.
+    epoch and fills nothing.
 
     Faults: a sample that cannot be read is replaced by a neighbour of its pair, named in
     `Batch.faults`, counted in `faults` by reason. More than `max_bad_fraction` of this rank's
@@ -98,6 +101,14 @@ class BitextStream:
                 "leave data.cache out",
             )
         self._first_shard = np.cumsum([0, *(len(listed) for listed in found.values())])
+        lengths: Lengths = SampleLengths(shards, self._first_shard, cache)
+        identity = [shard.sha256 or shard.index_sha256 for shard in shards]
+        budget = None
+        if data.tokens_per_batch is not None:
+            budget = TokenBudget(data.tokens_per_batch, data.micro_batch, data.pad_multiple)
+            tokenised = {"source": tokenize_source, "target": tokenize_target}
+            lengths = TokenLengths.of_shards(shards, self._first_shard, tokenised)
+            identity += [fingerprint(tokenize) for tokenize in tokenised.values()]
         self.order = SampleOrder(
             list(found),
             [[shard.num_used for shard in listed] for listed in found.values()],
@@ -106,8 +117,9 @@ class BitextStream:
             shuffle_window=data.shuffle_window,
             bucket_window=data.bucket_window,
             bucket_size=data.bucket_size,
-            lengths=SampleLengths(shards, self._first_shard, cache),
-            identity=[shard.sha256 or shard.index_sha256 for shard in shards],
+            lengths=lengths,
+            budget=budget,
+            identity=identity,
         )
         self._data, self.rank, self.world_size = data, rank, world_size
         self.micro_batch, self.endless = data.micro_batch, endless
@@ -130,13 +142,26 @@ class BitextStream:
         self.seconds_waited = 0.0
 
     def _require_one_batch(self) -> None:
-        if self.num_pairs < self.global_batch:
+        if self._by_budget:
+            found = self.order.num_micro_batches(0, at_most=self.world_size)
+            is_enough, name = found == self.world_size, "tokens_per_batch"
+            expected = f"micro-batches for {self.world_size} ranks, where they make {found}"
+        else:
+            is_enough, name = self.num_pairs >= self.global_batch, "micro_batch"
+            expected = (
+                f"a global batch of {self.global_batch} "
+                f"({self.world_size} ranks x {self.micro_batch})"
+            )
+        if not is_enough:
             raise InputError(
                 f"{self.num_pairs} samples of {', '.join(self.pairs)} ({self._data.split})",
-                f"a global batch of {self.global_batch} "
-                f"({self.world_size} ranks x {self.micro_batch})",
-                "lower micro_batch, use fewer ranks, or add bitext",
+                expected,
+                f"lower {name}, use fewer ranks, or add bitext",
             )
+
+    @property
+    def _by_budget(self) -> bool:
+        return self._data.tokens_per_batch is not None
 
     @property
     def pairs(self) -> list[str]:
@@ -160,11 +185,16 @@ class BitextStream:
 
     @property
     def global_batch(self) -> int:
-        """Samples of all ranks in one step."""
+        """Samples of all ranks in one step; with a budget of tokens the most."""
         return self.micro_batch * self.world_size
 
     def __len__(self) -> int:
-        """Steps in an epoch, the same on every rank (the last one filled up unless endless)."""
+        """Steps in an epoch, the same on every rank (the last one filled up unless endless).
+
+        With a budget of tokens those of the epoch that comes next, whose samples' lengths are read.
+        """
+        if self._by_budget:
+            return -(-self.order.num_micro_batches(self._cursor.epoch) // self.world_size)
         return -(-self.num_pairs // self.global_batch)
 
     def state_dict(self) -> dict[str, Any]:
@@ -185,7 +215,8 @@ class BitextStream:
             raise InputError(
                 f"data position of order {state['fingerprint']}",
                 f"order {self._fingerprint}",
-                "resume with the same shards, pairs, mixing, seed and windows, or start afresh",
+                "resume with the same shards, pairs, mixing, seed and windows, and what cuts by "
+                "tokens (tokens_per_batch, micro_batch, pad_multiple, tokenizers), or start afresh",
             )
         self._cursor = Cursor(int(state["epoch"]), int(state["position"]))
 
@@ -267,9 +298,12 @@ class BitextStream:
 
     def _asked_for(self, issued: deque[Step]) -> Iterator[MicroBatchDraws]:
         """What the workers are to make, in order; runs ahead of what has been taken."""
-        steps = steps_from(
-            self._cursor, self.num_pairs, self.micro_batch, self.rank, self.world_size, self.endless
-        )
+        ranks = self.rank, self.world_size, self.endless
+        if self._by_budget:
+            ends = self.order.micro_batch_end
+            steps = steps_by_budget(self._cursor, self.num_pairs, ends, *ranks)
+        else:
+            steps = steps_from(self._cursor, self.num_pairs, self.micro_batch, *ranks)
         for step in steps:
             issued.append(step)
             if self._prefetcher.is_needed:
@@ -277,4 +311,5 @@ class BitextStream:
             draws = Draws.concatenate([self.order.take(*part) for part in step.parts])
             shard = draws.shard + self._first_shard[draws.pair]
             epoch, position = step.places()
-            yield MicroBatchDraws(draws.pair, shard, draws.row, step.num_filled, epoch, position)
+            counts = step.num_filled, step.num_pairs
+            yield MicroBatchDraws(draws.pair, shard, draws.row, *counts, epoch, position)

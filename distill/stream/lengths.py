@@ -1,8 +1,8 @@
-"""Looks up lengths of samples in the shards' indexes, for bucketing: `SampleLengths`."""
+"""Looks up lengths of samples, for bucketing: `SampleLengths`, in tokens `TokenLengths`."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -12,6 +12,8 @@ from distill.stream.places import redacted
 from distill.stream.reading import open_index
 from distill.stream.shards import ShardFile
 from distill.stream.sources import ShardCache
+from distill.stream.stored_tokens import StoredSide, open_stored
+from distill.stream.tokenisation import Tokenize
 
 
 class SampleLengths:
@@ -53,3 +55,38 @@ class SampleLengths:
                 ) from error
             self._indexes.put(number, index)
         return index
+
+
+class TokenLengths:
+    """Tokens of both sides, from those stored next to the shards.
+
+    Args:
+        sides: stored tokens of the source and of the target side.
+        first_shard: number of the first shard of each pair.
+    """
+
+    def __init__(self, sides: Sequence[StoredSide], first_shard: np.ndarray) -> None:
+        self._sides, self._first_shard = sides, first_shard
+
+    @staticmethod
+    def of_shards(
+        shards: Sequence[ShardFile], first_shard: np.ndarray, tokenised: Mapping[str, Tokenize]
+    ) -> TokenLengths:
+        """Those of shards, by the tokenisation of each side.
+
+        Raises:
+            InputError: a shard has no stored tokens of it.
+        """
+        # Not those that workers read rows of, each from a copy of its own.
+        sides = [open_stored(shards, side, tokenize) for side, tokenize in tokenised.items()]
+        return TokenLengths(sides, first_shard)
+
+    def __call__(self, code: int, shard: np.ndarray, row: np.ndarray) -> np.ndarray:
+        """Lengths (samples, 2) of samples of a pair, given shards within the pair; int64."""
+        lengths = np.empty((len(shard), len(self._sides)), dtype=np.int64)
+        for number in np.unique(shard):
+            here = shard == number
+            for column, side in enumerate(self._sides):
+                place = int(self._first_shard[code] + number)
+                lengths[here, column] = side.num_tokens(place, row[here])
+        return lengths

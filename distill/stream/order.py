@@ -10,18 +10,21 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 
 from distill.stream.mixing import Mixing
+from distill.stream.pair_order import PairOrder
 from distill.stream.permutation import permutation
+from distill.stream.token_budget import TokenBudget
 
-# Separate streams of random numbers for the separate uses of one seed.
-_SHARDS, _WINDOW, _INTERLEAVE, _BUCKETS, _WITHIN_BUCKETS = range(5)
+# Separate streams of random numbers for the separate uses of one seed; `pair_order` has 0 and 1.
+_INTERLEAVE, _BUCKETS, _WITHIN_BUCKETS, _MICRO_BATCHES = range(2, 6)
 # Samples over which pairs are interleaved where there is no length bucketing.
 _MIXING_WINDOW = 4096
 _KEPT_WINDOWS = 4
+_NOT_CUT = np.empty(0, dtype=np.int64)
 
 #: (pair code, shards, rows) -> lengths of these samples, for bucketing.
 Lengths = Callable[[int, np.ndarray, np.ndarray], np.ndarray]
@@ -51,73 +54,6 @@ class Draws:
         )
 
 
-@dataclass
-class PairOrder:
-    """The endless sequence of one pair's samples: every pass over the pair is a new shuffle.
-
-    A pass shuffles the shards, then the samples within windows of that order, so that reading
-    stays within a few shards at a time.
-
-    Args:
-        code: number of the pair in the stream.
-        sizes: number of samples of each shard.
-        seed: seed of the stream.
-        shuffle_window: samples shuffled together; 0 keeps the order of the shards.
-    """
-
-    code: int
-    sizes: np.ndarray
-    seed: int
-    shuffle_window: int
-    _pass: tuple[int, np.ndarray, np.ndarray] | None = field(default=None, repr=False)
-    _window: tuple[int, int, np.ndarray, np.ndarray] | None = field(default=None, repr=False)
-
-    @property
-    def num_samples(self) -> int:
-        """Samples in one pass."""
-        return int(self.sizes.sum())
-
-    def take(self, start: int, stop: int) -> tuple[np.ndarray, np.ndarray]:
-        """Shards and rows of the samples start … stop−1 of the endless sequence."""
-        shards, rows = [], []
-        num_samples = self.num_samples
-        while start < stop:
-            number, first = divmod(start, num_samples)
-            width = self.shuffle_window or min(num_samples, 1 << 16)
-            window = first // width
-            shard, row = self._shuffled(number, window, width)
-            begin = first - window * width
-            end = min(begin + stop - start, len(shard))
-            shards.append(shard[begin:end])
-            rows.append(row[begin:end])
-            start += end - begin
-        if not shards:
-            return np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64)
-        return np.concatenate(shards), np.concatenate(rows)
-
-    def _shard_order(self, number: int) -> tuple[np.ndarray, np.ndarray]:
-        """Order of the shards in a pass, and where each ends in it."""
-        if self._pass is None or self._pass[0] != number:
-            order = np.arange(len(self.sizes))
-            if self.shuffle_window:
-                order = permutation(len(order), self.seed, _SHARDS, self.code, number)
-            self._pass = number, order, np.cumsum(self.sizes[order])
-        return self._pass[1:]
-
-    def _shuffled(self, number: int, window: int, width: int) -> tuple[np.ndarray, np.ndarray]:
-        if self._window is None or self._window[:2] != (number, window):
-            order, ends = self._shard_order(number)
-            places = np.arange(window * width, min((window + 1) * width, int(ends[-1])))
-            if self.shuffle_window:
-                places = places[
-                    permutation(len(places), self.seed, _WINDOW, self.code, number, window)
-                ]
-            turn = np.searchsorted(ends, places, side="right")
-            shard = order[turn]
-            self._window = number, window, shard, places - (ends[turn] - self.sizes[shard])
-        return self._window[2:]
-
-
 def apportion(wanted: np.ndarray, least: np.ndarray, most: np.ndarray, total: int) -> np.ndarray:
     """Integers nearest to `wanted` that sum to `total`, each between `least` and `most`.
 
@@ -145,7 +81,10 @@ class SampleOrder:
         bucket_window: samples sorted by length together; 0 for no bucketing.
         bucket_size: neighbours by length that stay together in the order. It is no function of
             batch or world size, so neither is the order.
-        lengths: lengths of samples, needed where there is bucketing.
+        lengths: lengths of samples, needed where there is bucketing; (samples,), or with a budget
+            tokens of both sides, (samples, 2).
+        budget: cuts each bucket window into micro-batches of neighbours by length, which are
+            shuffled in place of buckets.
         identity: names what the shards contain, such as their checksums.
     """
 
@@ -160,6 +99,7 @@ class SampleOrder:
         bucket_window: int = 0,
         bucket_size: int = 256,
         lengths: Lengths | None = None,
+        budget: TokenBudget | None = None,
         identity: Sequence[str] = (),
     ) -> None:
         self.pairs = list(pairs)
@@ -167,7 +107,7 @@ class SampleOrder:
         self.seed = seed
         self.shuffle_window, self.bucket_window = shuffle_window, bucket_window
         self.bucket_size = bucket_size
-        self._lengths = lengths
+        self._lengths, self._budget = lengths, budget
         self._orders = [
             PairOrder(code, np.asarray(size, dtype=np.int64), seed, shuffle_window)
             for code, size in enumerate(sizes)
@@ -181,9 +121,11 @@ class SampleOrder:
         self._width = bucket_window or _MIXING_WINDOW
         self._tables: dict[int, np.ndarray] = {}
         self._starts = [np.zeros(len(self.pairs), dtype=np.int64)]
-        self._windows: dict[tuple[int, int], Draws] = {}
+        # Per window its samples, and where its micro-batches end where a budget cuts them.
+        self._windows: dict[tuple[int, int], tuple[Draws, np.ndarray]] = {}
         settings = [self.pairs, sizes, self.mixing, seed, shuffle_window, bucket_window]
-        described = repr([*settings, bucket_size if bucket_window else 0, list(identity)])
+        settings += [bucket_size if bucket_window else 0, list(identity)]
+        described = repr(settings if budget is None else [*settings, budget])
         self.fingerprint = hashlib.sha256(described.encode()).hexdigest()[:16]
 
     def take(self, epoch: int, start: int, stop: int) -> Draws:
@@ -193,12 +135,12 @@ class SampleOrder:
         parts = []
         while start < stop:
             number, begin = divmod(start, self._width)
-            window = self._window(epoch, number)
+            window, _ = self._window(epoch, number)
             part = window[begin : begin + stop - start]
             parts.append(part)
             start += len(part)
         if not parts:
-            return self._window(epoch, 0)[:0]
+            return self._window(epoch, 0)[0][:0]
         return parts[0] if len(parts) == 1 else Draws.concatenate(parts)
 
     def window_of(self, position: int) -> tuple[int, int]:
@@ -206,12 +148,31 @@ class SampleOrder:
         start = position - position % self._width
         return start, min(start + self._width, self.epoch_size)
 
+    def micro_batch_end(self, epoch: int, position: int) -> int:
+        """Where the micro-batch ends that a position lies in, as the budget cuts the order."""
+        number, begin = divmod(position, self._width)
+        _, ends = self._window(epoch, number)
+        return number * self._width + int(ends[np.searchsorted(ends, begin, side="right")])
+
+    def num_micro_batches(self, epoch: int, at_most: int | None = None) -> int:
+        """Micro-batches that the budget cuts an epoch into; reads the lengths of all samples.
+
+        Args:
+            at_most: the count ends where it reaches this.
+        """
+        count = 0
+        for number in range(-(-self.epoch_size // self._width)):
+            count += len(self._window(epoch, number)[1])
+            if at_most is not None and count >= at_most:
+                return at_most
+        return count
+
     def drawn(self, epoch: int, position: int) -> np.ndarray:
         """Samples of each pair that came before a position, all epochs included; int64 (pairs,)."""
         number, rest = divmod(position, self._width)
         before = self._start(epoch) + self._table(epoch)[number]
         if rest:
-            pair = self._window(epoch, number).pair[:rest]
+            pair = self._window(epoch, number)[0].pair[:rest]
             before = before + np.bincount(pair, minlength=len(self.pairs))
         return before
 
@@ -249,7 +210,7 @@ class SampleOrder:
             self._starts.append(self._starts[last] + self._make_table(last)[-1])
         return self._starts[epoch]
 
-    def _window(self, epoch: int, number: int) -> Draws:
+    def _window(self, epoch: int, number: int) -> tuple[Draws, np.ndarray]:
         # A few are kept, since what is drawn lags behind what is prefetched.
         if (epoch, number) not in self._windows:
             while len(self._windows) >= _KEPT_WINDOWS:
@@ -257,7 +218,7 @@ class SampleOrder:
             self._windows[epoch, number] = self._make_window(epoch, number)
         return self._windows[epoch, number]
 
-    def _make_window(self, epoch: int, number: int) -> Draws:
+    def _make_window(self, epoch: int, number: int) -> tuple[Draws, np.ndarray]:
         table, start = self._table(epoch), self._start(epoch)
         parts, lengths = [], []
         for code, order in enumerate(self._orders):
@@ -270,11 +231,17 @@ class SampleOrder:
         if self.shuffle_window:
             draws = draws[permutation(len(draws), self.seed, _INTERLEAVE, epoch, number)]
         if not lengths:
-            return draws
+            return draws, _NOT_CUT
         ordered = np.concatenate(lengths)
         if self.shuffle_window:
             ordered = ordered[permutation(len(draws), self.seed, _INTERLEAVE, epoch, number)]
-        return draws[self._bucketed(ordered, epoch, number)]
+        if self._budget is None:
+            return draws[self._bucketed(ordered, epoch, number)], _NOT_CUT
+        cut = self._budget.cut(ordered)
+        if self.shuffle_window:
+            turns = permutation(len(cut), self.seed, _MICRO_BATCHES, epoch, number)
+            cut = [cut[turn] for turn in turns]
+        return draws[np.concatenate(cut)], np.cumsum([len(rows) for rows in cut])
 
     def _bucketed(self, lengths: np.ndarray, epoch: int, number: int) -> np.ndarray:
         """Order that keeps neighbours by length together in buckets, the buckets shuffled."""

@@ -136,7 +136,13 @@ class DataSettings:
     max_pairs: int | None = None
     """Samples of each language pair that are used, the first ones. Default: none, all."""
     micro_batch: int = 32
-    """Sentence pairs of each rank in each forward. Default: 32."""
+    """Sentence pairs of each rank in each forward; with `tokens_per_batch` the most. Default:
+    32."""
+    tokens_per_batch: int | None = None
+    """Tokens of either side, padding included, that a micro-batch has at most: as many pairs of
+    nearly the same length as fit, so that little is padded and all micro-batches cost the same.
+    Raise `micro_batch` with it. Lengths are those of the stored tokens, before words are switched.
+    Default: none, `micro_batch` pairs whatever their length."""
     accumulation_steps: int = 1
     """Micro-batches whose gradients are added up before an optimizer step. Default: 1."""
     num_workers: int = 1
@@ -198,7 +204,27 @@ class DataSettings:
                 "a window to sort by length",
                 "set data.bucket_window, or leave bucket_size out",
             )
+        self._check_tokens_per_batch()
         self._check_switched_side()
+
+    def _check_tokens_per_batch(self) -> None:
+        if self.tokens_per_batch is None:
+            return
+        require_at_least(1, "data.tokens_per_batch", self.tokens_per_batch)
+        found = f"data.tokens_per_batch: {self.tokens_per_batch}"
+        if not self.stored_tokens:
+            raise InputError(
+                f"{found} without data.stored_tokens",
+                "stored tokens, which say how long each sentence is",
+                "set data.stored_tokens=true, and run distill store-tokens RECIPE once",
+            )
+        if not self.bucket_window or self.bucket_size != _BUCKET_SIZE:
+            raise InputError(
+                f"{found} with data.bucket_window: {self.bucket_window}, "
+                f"data.bucket_size: {self.bucket_size}",
+                "a window to sort by length, all of which the budget cuts",
+                "set data.bucket_window=4096, and leave bucket_size out",
+            )
 
     def _check_switched_side(self) -> None:
         side, share = self.code_switching.side, self.hybrid.monolingual_share

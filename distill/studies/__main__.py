@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from distill.disks import path_argument
 from distill.errors import InputError, one_line_errors
 from distill.studies.baselines import baselines_of
 from distill.studies.grid import Cell, cells_of, choose_cells
@@ -28,18 +29,20 @@ def parser() -> argparse.ArgumentParser:
     run.add_argument("--only", nargs="+", default=[], metavar="CELL", help="variants or cells")
     run.add_argument("--cell", type=int, help="this one cell, by its number: for a job array")
     run.add_argument("--jobs", type=int, default=1, help="training runs side by side")
-    run.add_argument("--output", type=Path, help="report's folder, see report")
+    run.add_argument("--output", type=path_argument, help="report's folder, see report")
     report = commands.add_parser("report", help="write report.md, results.json and summary.json")
     _study_arguments(report)
-    report.add_argument("--output", type=Path, help="default: results/<study>/ beside the study")
+    report.add_argument(
+        "--output", type=path_argument, help="default: results/<study>/ beside the study"
+    )
     _study_arguments(commands.add_parser("cells", help="number, state and command of each cell"))
     listing = commands.add_parser("list", help="the studies of a folder")
-    listing.add_argument("folder", type=Path, nargs="?", default=STUDIES)
+    listing.add_argument("folder", type=path_argument, nargs="?", default=STUDIES)
     return root
 
 
 def _study_arguments(command: argparse.ArgumentParser) -> None:
-    command.add_argument("study", type=Path, metavar="STUDY.yaml")
+    command.add_argument("study", type=path_argument, metavar="STUDY.yaml")
     command.add_argument(
         "overrides",
         nargs="*",

@@ -23,7 +23,10 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 @contextmanager
 def advice_on_out_of_memory(
-    micro_batch: int, accumulation_steps: int, where: Callable[[], str]
+    micro_batch: int,
+    accumulation_steps: int,
+    where: Callable[[], str],
+    tokens_per_batch: int | None = None,
 ) -> Iterator[None]:
     """Turn running out of memory into advice; caught here only, and never retried.
 
@@ -37,9 +40,12 @@ def advice_on_out_of_memory(
     except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):
             raise
-        if micro_batch > 1:
+        name, size = "micro_batch", micro_batch
+        if tokens_per_batch is not None:
+            name, size = "tokens_per_batch", tokens_per_batch
+        if size > 1:
             smaller = (
-                f"set data.micro_batch={-(-micro_batch // 2)} "
+                f"set data.{name}={-(-size // 2)} "
                 f"data.accumulation_steps={2 * accumulation_steps} (the same global batch), "
             )
         else:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import torch
 
+from distill.disks import path_argument
 from distill.distributed.process import prepare_process
 from distill.encoders.directory import is_late_interaction, load_encoder, save_encoder
 from distill.encoders.late_interaction import LateInteractionEncoder
@@ -65,9 +66,13 @@ def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="distill average", description=(__doc__ or "").splitlines()[0]
     )
-    parser.add_argument("start", type=Path, help="encoder directory that the student began from")
-    parser.add_argument("student", type=Path, help="encoder directory, such as RUN/student")
-    parser.add_argument("output", type=Path, help="directory to write")
+    parser.add_argument(
+        "start", type=path_argument, help="encoder directory that the student began from"
+    )
+    parser.add_argument(
+        "student", type=path_argument, help="encoder directory, such as RUN/student"
+    )
+    parser.add_argument("output", type=path_argument, help="directory to write")
     parser.add_argument(
         "--share", type=float, default=0.7, help="of the student, from 0 to 1; 0.7 by default"
     )

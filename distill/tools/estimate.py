@@ -19,6 +19,7 @@ import torch
 from torch import nn
 from transformers import AutoModel
 
+from distill.disks import path_argument
 from distill.distributed.deepspeed_json import read_deepspeed_json
 from distill.encoders.backbone import load_config
 from distill.encoders.late_interaction import freeze
@@ -135,8 +136,12 @@ def make_estimate(
         return num_processes if student_stage >= stage else 1
 
     pairs = recipe.data.micro_batch
+    if recipe.data.tokens_per_batch is not None:
+        pairs = max(1, min(pairs, recipe.data.tokens_per_batch // num_tokens))
     layers = student.layers - recipe.student.freeze_layers
     per_token = student.hidden * _ACTIVATIONS_PER_H
+    # Of a step's activations those of one chunk, where the student encodes in chunks.
+    held = min(pairs, recipe.student.texts_per_forward or pairs)
     kept: float
     if recipe.student.gradient_checkpointing:
         # One layer's at a time, and each layer's input.
@@ -145,8 +150,7 @@ def make_estimate(
         kept = layers * (per_token + _MAPS_PER_HEAD * student.heads * num_tokens)
     multiplied = student.total - student.embeddings
     operations: float = 2 * multiplied + 4 * multiplied * layers / max(1, student.layers)
-    if recipe.student.gradient_checkpointing:
-        operations += 2 * multiplied
+    operations += 2 * multiplied * (recipe.student.gradient_checkpointing + (held < pairs))
     if recipe.teacher_cache is None:
         operations += 2 * (teacher.total - teacher.embeddings)
     tokens = pairs * num_tokens * recipe.data.accumulation_steps
@@ -155,7 +159,7 @@ def make_estimate(
         gradients=student.trainable * number / share(2) / _GIB,
         optimizer=student.trainable * (12 if half else 8) / share(1) / _GIB,
         teacher=teacher.total * number / (num_processes if teacher_stage == 3 else 1) / _GIB,
-        activations=pairs * num_tokens * kept * number / _GIB,
+        activations=held * num_tokens * kept * number / _GIB,
         step_seconds=operations * tokens / (rate * efficiency),
         steps=recipe.max_steps,
     )
@@ -227,7 +231,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Command line."""
     parser = argparse.ArgumentParser(prog="distill estimate", description=__doc__)
     add = parser.add_argument
-    add("recipe", type=Path)
+    add("recipe", type=path_argument)
     add("overrides", nargs="*", metavar="key=value", help="as in training")
     add("--processes", type=int, default=1, help="GPUs, or processes on CPU")
     add("--deepspeed", action="store_true", help="DeepSpeed on one process, too")

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import torch
 
+from distill.disks import path_argument
 from distill.distributed.process import prepare_process
 from distill.encoders.directory import load_encoder
 from distill.encoders.late_interaction import LateInteractionEncoder
@@ -187,11 +188,17 @@ def learn(recipe: Recipe, options: argparse.Namespace) -> None:
 def main(arguments: list[str] | None = None) -> None:
     """Command line; see the module."""
     parser = argparse.ArgumentParser(prog="distill learn-lexicon", description=__doc__)
-    parser.add_argument("recipe", type=Path, help="recipe with the shards, models and transport")
+    parser.add_argument(
+        "recipe", type=path_argument, help="recipe with the shards, models and transport"
+    )
     parser.add_argument("overrides", nargs="*", help="key=value settings of the recipe")
-    parser.add_argument("--output", type=Path, required=True, help="folder for the lexicons")
+    parser.add_argument(
+        "--output", type=path_argument, required=True, help="folder for the lexicons"
+    )
     parser.add_argument("--method", choices=("plan", "model1"), default="plan")
-    parser.add_argument("--student", type=Path, help="trained student (default: the teacher)")
+    parser.add_argument(
+        "--student", type=path_argument, help="trained student (default: the teacher)"
+    )
     parser.add_argument("--max-pairs", type=int, default=5000, help="sentence pairs per language")
     parser.add_argument("--min-count", type=int, default=2, help="links (or words) seen so often")
     parser.add_argument("--min-share", type=float, default=0.5, help="mass a link must have")

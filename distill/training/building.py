@@ -135,7 +135,7 @@ def stored_sentences(recipe: Recipe, side: str) -> list[str]:
     def no_tokens(texts: Sequence[str]) -> Tokens:
         raise AssertionError("only text is read here")
 
-    data = replace(recipe.data, stored_tokens=False, pad_multiple=1)
+    data = replace(recipe.data, stored_tokens=False, pad_multiple=1, tokens_per_batch=None)
     recipe = replace(recipe, data=data)
     return build_stream(recipe, no_tokens, no_tokens, 0, 1).distinct_texts(side)
 
@@ -264,9 +264,10 @@ def build_state(
     if collectives.rank() == 0:
         if written_by != world_size:
             pairs = recipe.data.micro_batch * recipe.data.accumulation_steps
+            most = "" if recipe.data.tokens_per_batch is None else "at most "
             print(
                 f"written by {written_by} processes, resumed on {world_size}: weights, optimizer "
-                f"and data position are the same; a step now has {pairs * world_size} pairs "
+                f"and data position are the same; a step now has {most}{pairs * world_size} pairs "
                 f"({pairs} a process), and sums are rounded in another order",
                 flush=True,
             )

@@ -17,7 +17,7 @@ from distill.recipe.files import read_yaml, shown_settings
 from distill.recipe.recipe import Recipe
 from distill.stream.settings import NO_EFFECT_ON_BATCHES
 from distill.tokens import Tokens
-from distill.training.building import build_stream
+from distill.training.building import build_stream, longest_queries
 from distill.training.evaluation import load_collections
 from distill.training.student_start import load_texts
 from distill.training.trackers import check_trackers
@@ -59,7 +59,28 @@ def _check_stream(recipe: Recipe) -> None:
     if recipe.data.stored_tokens or recipe.data.pad_multiple > 1:
         student, teacher = load_texts(recipe)
         source, target = student.queries, teacher.queries
+        _check_tokens_per_batch(recipe, max(longest_queries(recipe, student, teacher)))
     build_stream(recipe, source, target, 0, int(os.environ.get("WORLD_SIZE", "1")))
+
+
+def _check_tokens_per_batch(recipe: Recipe, longest: int) -> None:
+    """Compare the budget of tokens with the longest sentence that there can be, padded."""
+    tokens, most = recipe.data.tokens_per_batch, recipe.data.micro_batch
+    if tokens is None:
+        return
+    found = f"data.tokens_per_batch: {tokens}"
+    if tokens < longest:
+        raise InputError(
+            f"{found}, less than a sentence of {longest} tokens",
+            f"{longest} or more, what one pair may take",
+            "raise it, or lower query_length",
+        )
+    if tokens >= most * longest:
+        raise InputError(
+            f"{found}, which {most} pairs (data.micro_batch) of {longest} tokens never exceed",
+            "a budget that ends a micro-batch",
+            f"set data.micro_batch={8 * -(-tokens // longest)}, or lower tokens_per_batch",
+        )
 
 
 def _check_kind_of_teacher(recipe: Recipe) -> None:

@@ -80,6 +80,10 @@ class LabelledSteps:
                     raise error
         return examples
 
+    def num_pairs(self, batch: list[LabelledExample]) -> int:
+        """See `StepSource`."""
+        return len(batch) * collectives.world_size()
+
     def losses(self, batch: list[LabelledExample], step: int) -> MicroBatchLosses:
         """See `StepSource`."""
         output, weight = self._objective(batch), self.settings.weight

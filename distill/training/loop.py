@@ -173,14 +173,17 @@ def _optimizer_step(training: Training, means: RunningMeans, throughput: Through
         # All of a step's micro-batches first: a stop while waiting leaves no half step.
         with throughput.waiting():
             batches = [source.next_batch() for _ in range(training.recipe.data.accumulation_steps)]
+        counts = [source.num_pairs(batch) for batch in batches]
         micros: list[MicroBatchLosses] = []
         norm: Tensor | float = 0.0
-        for batch in batches:
+        for batch, num_pairs in zip(batches, counts, strict=True):
             training.watchdog.stage("encoding and loss")
             with _accumulating(training, is_last=len(micros) == len(batches) - 1):
                 micro = source.losses(batch, state.step)
                 training.watchdog.stage("backward and step")
-                norm = _backward(training, micro.loss)
+                # Accumulating takes the mean over micro-batches; that over pairs is wanted.
+                share = len(batches) * num_pairs / sum(counts)
+                norm = _backward(training, micro.loss, share)
             micros.append(replace(micro, loss=micro.loss.detach()))
         grad_norm = float(norm)
         if math.isfinite(grad_norm):
@@ -194,11 +197,10 @@ def _optimizer_step(training: Training, means: RunningMeans, throughput: Through
     training.engines.optimizer.step()
     training.engines.optimizer.zero_grad()
     training.failures.clear()
+    # Into the state only with the step itself: one that a stop interrupts is made anew.
+    state.num_pairs_seen += sum(counts)
+    throughput.add(sum(counts))
     for micro in micros:
-        num_pairs = len(micro.keys) * collectives.world_size()
-        # Into the state only with the step itself: one that a stop interrupts is made anew.
-        state.num_pairs_seen += num_pairs
-        throughput.add(num_pairs)
         means.add(micro.loss_B, micro.groups_B + first_group, micro.metrics)
     state.num_skipped_steps += num_skipped_steps
     source.end_step(stepped=True)
@@ -227,15 +229,15 @@ def _accumulating(training: Training, is_last: bool) -> Iterator[None]:
         yield
 
 
-def _backward(training: Training, loss: Tensor) -> Tensor | float:
-    """Backward; at the end of an accumulation the norm of the gradients before clipping, 0 else.
+def _backward(training: Training, loss: Tensor, share: float) -> Tensor | float:
+    """Backward from share x loss; at an accumulation's end the norm before clipping, or 0.
 
     The norm is the only thing that the host waits for in a step. It is that of the gradients of all
     ranks, so that what is not finite on one is found by all; a loss that is not finite is made so
     in its gradients as well. DeepSpeed's engines step here, unless the norm is not finite.
     """
     accelerator, engines = training.accelerator, training.engines
-    factor = torch.where(loss.detach().isfinite(), 1.0, float("nan"))
+    factor = torch.where(loss.detach().isfinite(), share, float("nan"))
     try:
         accelerator.backward(loss * factor)
     except NonFiniteGradientError:

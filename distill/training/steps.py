@@ -45,6 +45,9 @@ class StepSource(Protocol):
             StoppedWaitingError: a stop signal found a rank waiting; on all ranks.
         """
 
+    def num_pairs(self, batch: Any) -> int:
+        """Rows of this micro-batch and of those that the other ranks got in the same call."""
+
     def losses(self, batch: Any, step: int) -> MicroBatchLosses:
         """Encode a micro-batch and compute its losses. Gradient to the student only."""
 
@@ -97,6 +100,11 @@ class BitextSteps:
     def next_batch(self) -> Batch:
         """See `StepSource`."""
         return next(self._batches)
+
+    def num_pairs(self, batch: Batch) -> int:
+        """See `StepSource`."""
+        assert batch.num_pairs is not None, "a batch of a stream"
+        return batch.num_pairs
 
     def losses(self, batch: Batch, step: int) -> MicroBatchLosses:
         """See `StepSource`; the first micro-batch of a step may be drawn."""

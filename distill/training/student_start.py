@@ -130,6 +130,8 @@ def _check_whole_weights(settings: StudentSettings, partitioned: bool) -> None:
             "launch/deepspeed/student_zero2.json",
         )
     wanted = {
+        # Partitions are gathered for each chunk, of which ranks need not have the same number.
+        "texts_per_forward": settings.texts_per_forward is not None,
         "projection=least_squares": settings.projection == "least_squares",
         "prune_vocabulary": settings.prune_vocabulary,
         "lora": settings.lora is not None,
@@ -138,7 +140,7 @@ def _check_whole_weights(settings: StudentSettings, partitioned: bool) -> None:
         if partitioned and is_wanted:
             raise InputError(
                 f"student.{name} with a student under ZeRO-3",
-                "whole weights while the student starts",
+                "whole weights on each rank",
                 "set launch.student_deepspeed=launch/deepspeed/student_zero2.json",
             )
 
@@ -206,6 +208,7 @@ def _pruned(
 def _set_training(student: LateInteractionEncoder, settings: StudentSettings) -> None:
     """Freezing, adapters, dropout, attention, recomputation and compilation."""
     backbone: Any = student.backbone
+    student.texts_per_forward = settings.texts_per_forward
     if settings.attention is not None:
         _set_attention(backbone, settings.attention)
     freeze(backbone, embeddings=settings.freeze_embeddings, num_layers=settings.freeze_layers)
@@ -221,8 +224,17 @@ def _set_training(student: LateInteractionEncoder, settings: StudentSettings) ->
             )
         backbone.gradient_checkpointing_enable({"use_reentrant": False})
     if settings.compile:
-        # In place: names of weights stay, and so do checkpoints and exports.
-        backbone.compile(dynamic=True)
+        compile_backbone(backbone)
+
+
+def compile_backbone(backbone: Any, backend: Any = "inductor") -> None:
+    """Have a backbone compiled when it is first called, in place: names of its weights stay.
+
+    Sizes are variables of the compiled graph, so that neither lengths nor a budget of tokens, which
+    makes micro-batches of many sizes, compile it again: one graph each for training and without
+    gradient, and one more for a batch of a single text, whose size torch takes for a constant.
+    """
+    backbone.compile(dynamic=True, backend=backend)
 
 
 def _set_attention(backbone: Any, name: str) -> None:

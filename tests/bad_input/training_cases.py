@@ -53,6 +53,10 @@ TRAIN_CASES: dict[str, tuple[Callable[..., Arguments], str]] = {
         lambda w, t: train_with(w, "student.layer_decay=2"),
         "student.layer_decay: 2",
     ),
+    "chunks above a micro-batch": (
+        lambda w, t: train_with(w, "student.texts_per_forward=16"),
+        "raise data.micro_batch, or leave texts_per_forward out",
+    ),
     "adapters beside trained embeddings": (
         lambda w, t: train_with(w, "student.lora={rank: 4}"),
         "remove the other setting",
@@ -82,6 +86,18 @@ TRAIN_CASES: dict[str, tuple[Callable[..., Arguments], str]] = {
     "buckets without a window": (
         lambda w, t: train_with(w, "data.bucket_window=0", "data.bucket_size=32"),
         "set data.bucket_window",
+    ),
+    "budget of tokens without their number": (
+        lambda w, t: train_with(w, "data.tokens_per_batch=100"),
+        "set data.stored_tokens=true, and run distill store-tokens RECIPE once",
+    ),
+    "budget of tokens below a sentence's": (
+        lambda w, t: train_with(w, "data.tokens_per_batch=31", "data.stored_tokens=true"),
+        "lower query_length",
+    ),
+    "budget of tokens that no batch meets": (
+        lambda w, t: train_with(w, "data.tokens_per_batch=256", "data.stored_tokens=true"),
+        "set data.micro_batch=64",
     ),
     "cache of shards that are here": (
         lambda w, t: train_with(w, f"data.cache.folder={t}"),

@@ -45,16 +45,19 @@ def test_the_run_ends_after_several_failures_in_a_row_with_the_keys(tmp_path):
     assert saved == {"step": 20, "what": "gradient", "keys": [["a"], ["b"]]}
 
 
-def test_running_out_of_memory_ends_with_advice():
+@pytest.mark.parametrize(
+    ("tokens", "smaller"), [(None, "data.micro_batch=16"), (1000, "data.tokens_per_batch=500")]
+)
+def test_running_out_of_memory_ends_with_advice(tokens, smaller):
     def ask_for_a_petabyte() -> None:
-        with advice_on_out_of_memory(32, 2, lambda: "step 7, rank 1"):
+        with advice_on_out_of_memory(32, 2, lambda: "step 7, rank 1", tokens):
             torch.empty(1 << 50, dtype=torch.uint8)
 
     with pytest.raises(InputError) as caught:
         ask_for_a_petabyte()
     message = str(caught.value)
     assert message.startswith("step 7, rank 1: out of memory")
-    assert "set data.micro_batch=16 data.accumulation_steps=4 (the same global batch)" in message
+    assert f"set {smaller} data.accumulation_steps=4 (the same global batch)" in message
 
 
 def test_other_errors_keep_their_traceback():

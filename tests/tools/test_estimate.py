@@ -30,8 +30,8 @@ def test_parameters_are_those_of_the_loaded_model(embeddings, layers, tiny_world
 
 @pytest.fixture
 def plan_for(tiny_world):
-    def make(stages, num_processes, half=False, **data):
-        recipe = load_settings(Recipe, tiny_world.recipe)
+    def make(stages, num_processes, half=False, student=(), **data):
+        recipe = load_settings(Recipe, tiny_world.recipe, student)
         recipe = dataclasses.replace(recipe, data=dataclasses.replace(recipe.data, **data))
         size = model_size(tiny_world.teacher, 16, recipe.student)
         return make_estimate(
@@ -70,6 +70,17 @@ def test_time_and_activations_follow_the_batch(plan_for):
     twice = plan_for((0, 0), 1, micro_batch=8, accumulation_steps=2)
     assert twice.step_seconds == pytest.approx(2 * small.step_seconds)
     assert twice.activations == small.activations
+
+
+def test_a_budget_of_tokens_and_chunks_bound_the_activations(plan_for):
+    small, large = plan_for((0, 0), 1, micro_batch=8), plan_for((0, 0), 1, micro_batch=64)
+    # Of 16 tokens each.
+    budget = {"micro_batch": 64, "tokens_per_batch": 128, "stored_tokens": True}
+    assert plan_for((0, 0), 1, **budget).activations == small.activations
+    chunks = ["data.micro_batch=64", "student.texts_per_forward=8"]
+    cached = plan_for((0, 0), 1, student=chunks, micro_batch=64)
+    assert cached.activations == small.activations
+    assert large.step_seconds < cached.step_seconds < 1.5 * large.step_seconds
 
 
 def test_estimated_activations_are_near_what_a_backward_keeps(tiny_world, plan_for):

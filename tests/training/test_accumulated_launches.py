@@ -8,6 +8,10 @@ import pytest
 import torch
 from launches import ALONE, DDP, DEEPSPEED, ROOT, launch, stage
 
+from distill.recipe.files import load_settings
+from distill.recipe.recipe import Recipe
+from distill.tools.store_tokens import store
+
 pytestmark = pytest.mark.slow
 
 #: A ranking loss compares within a micro-batch, so transport alone is the same for any division.
@@ -24,7 +28,12 @@ def one_process(tiny_world):
 
 @pytest.mark.parametrize(
     ("name", "launcher", "options"),
-    [("ddp", DDP, []), ("zero2", DEEPSPEED, stage(2)), ("zero3", DEEPSPEED, stage(3))],
+    [
+        ("ddp", DDP, []),
+        ("zero2", DEEPSPEED, stage(2)),
+        ("zero2-in-chunks", DEEPSPEED, [*stage(2), "student.texts_per_forward=1"]),
+        ("zero3", DEEPSPEED, stage(3)),
+    ],
 )
 def test_accumulated_steps_are_those_of_the_whole_batch(
     tiny_world, one_process, name, launcher, options
@@ -33,6 +42,22 @@ def test_accumulated_steps_are_those_of_the_whole_batch(
     losses = torch.tensor(finished.curve("train/loss"))
     torch.testing.assert_close(losses, one_process, rtol=0, atol=1e-5)
     assert min(finished.curve("train/grad_norm")) > 0
+
+
+def test_ranks_with_a_budget_of_tokens_make_the_steps_of_one_process(tiny_world, tmp_path):
+    """The order is cut the same for any number of ranks: two take what one takes in turn."""
+    shards = shutil.copytree(tiny_world.shards, tmp_path / "shards")
+    options = [f"data.shards=[{shards}]", "data.stored_tokens=true", *TRANSPORT]
+    options += ["data.tokens_per_batch=96", "data.micro_batch=20"]
+    store(load_settings(Recipe, tiny_world.recipe, options))
+    runs = [
+        launch(tiny_world, name, launcher, *options, f"data.accumulation_steps={number}")
+        for name, launcher, number in (("budget-1", ALONE, 4), ("budget-2", DEEPSPEED, 2))
+    ]
+    for tag in ("train/loss", "train/grad_norm"):
+        one, two = (torch.tensor(run.curve(tag)) for run in runs)
+        torch.testing.assert_close(two, one, rtol=1e-4, atol=1e-5)
+    assert runs[0].curve("stream/share/sw-en") == runs[1].curve("stream/share/sw-en")
 
 
 def test_two_resumes_in_a_row_end_with_the_same_weights(tiny_world):

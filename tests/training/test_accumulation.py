@@ -42,6 +42,9 @@ class Numbers:
         except StopIteration:
             raise StoppedWaitingError from None
 
+    def num_pairs(self, batch: float) -> int:
+        return 1
+
     def losses(self, batch: float, step: int) -> MicroBatchLosses:
         weight = self.student.weight
         self.weights.append(float(weight.detach()))

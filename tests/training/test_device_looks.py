@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections import Counter
 from contextlib import nullcontext
 from types import SimpleNamespace
@@ -17,6 +18,7 @@ from distill.objectives.encodings import RunFacts
 from distill.recipe.files import load_settings
 from distill.recipe.recipe import Recipe
 from distill.stream.batch import Batch
+from distill.tools.store_tokens import store
 from distill.training import loop
 from distill.training.losses import bitext_losses
 from distill.training.pair_encoding import PairEncoder
@@ -29,6 +31,11 @@ ALL = [
 RUNS = {
     "plain": [],
     "accumulated, with every objective": [*ALL, "data.accumulation_steps=2"],
+    "encoded in chunks": [*ALL, "student.texts_per_forward=3", "student.dropout=0.1"],
+    "by a budget of tokens": [
+        *("data.shards=[STORED]", "data.stored_tokens=true", "data.tokens_per_batch=96"),
+        *("data.micro_batch=20", "data.accumulation_steps=2"),
+    ],
     "from the cache, with negatives": [
         "objectives.contrastive.weight=1",
         "teacher_cache=CACHE",
@@ -52,7 +59,13 @@ def test_a_step_waits_for_the_device_once(name, tiny_world, tmp_path, monkeypatc
     monkeypatch.setattr(loop, "_optimizer_step", counted)
     settings = [f"runs={tmp_path}", "max_steps=4", "log_every_steps=4", "picture_every_steps=0"]
     settings += ["evaluation.collections=[]", "evaluation.every_steps=0", "data.num_workers=1"]
-    changes = [change.replace("CACHE", str(tmp_path / "cache")) for change in RUNS[name]]
+    changes = [
+        change.replace("CACHE", str(tmp_path / "cache")).replace("STORED", str(tmp_path / "stored"))
+        for change in RUNS[name]
+    ]
+    if "data.stored_tokens=true" in changes:
+        shutil.copytree(tiny_world.shards, tmp_path / "stored")
+        store(load_settings(Recipe, tiny_world.recipe, changes))
     train.main([str(tiny_world.recipe), *settings, "checkpoint.every_steps=0", *changes])
     assert len(per_step) == 4
     for looks in per_step[1:]:  # The first compiles the transport loss.

@@ -254,9 +254,10 @@ def test_a_setting_without_effect_is_an_error(name, tiny_world, other_backbone):
     assert message in str(caught.value)
 
 
-def test_whole_weights_are_asked_for_before_zero_3_partitions_them(tiny_world):
+@pytest.mark.parametrize("setting", ["prune_vocabulary=true", "texts_per_forward=4"])
+def test_whole_weights_are_asked_for_before_zero_3_partitions_them(tiny_world, setting):
     with pytest.raises(InputError, match=r"student_zero2\.json"):
-        start(tiny_world, "student.prune_vocabulary=true", partitioned=True)
+        start(tiny_world, f"student.{setting}", partitioned=True)
 
 
 @pytest.mark.slow

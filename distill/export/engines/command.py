@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from distill.disks import path_argument
 from distill.errors import InputError
 from distill.export.engines.elastic import Elasticsearch, OpenSearch
 from distill.export.engines.engine import Engine, Entry, Shape
@@ -39,13 +40,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of an engine's directory."""
     add = parser.add_argument_group("for a search engine").add_argument
     add("--engine", choices=tuple(ENGINES), help="write documents and queries for this engine")
-    add("--documents", type=Path, help="folder of texts, JSONL file or collection to encode")
+    add(
+        "--documents",
+        type=path_argument,
+        help="folder of texts, JSONL file or collection to encode",
+    )
     add("--query", action="append", default=[], help="a query to encode; may be repeated")
     add("--teacher", help="encoder of the documents (default: the run's teacher)")
     add("--vectors", help="number type of the documents' vectors (default: the engine's first)")
     add("--fixed-vectors", type=int, default=0, metavar="F", help="also one vector of F numbers")
     add("--depth", type=int, default=10, help="documents that a query asks for (default 10)")
-    add("--cache", type=Path, help="directory that keeps the documents' embeddings")
+    add("--cache", type=path_argument, help="directory that keeps the documents' embeddings")
 
 
 def check_arguments(options: argparse.Namespace) -> None:
