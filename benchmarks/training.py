@@ -107,14 +107,16 @@ def compared(case: str, cached: bool, found: dict[str, Any]) -> list[dict[str, A
 
 def physical(task: dict[str, Any], folder: Path) -> list[dict[str, Any]]:
     """A run's step over the bare backbone's; the teacher is looked up, so only the student runs."""
-    shards = build_shards(task["pairs"], folder)
-    recipe = training_only(folder, Path(task["teacher"]), shards)
+    own = folder / "whole-run"
+    own.mkdir()
+    shards = build_shards(task["pairs"], own)
+    recipe = training_only(own, Path(task["teacher"]), shards)
     warm_up = 6  # The teacher's cache is full by then: there are four batches.
-    recipe["teacher_cache"] = str(folder / "cache")
+    recipe["teacher_cache"] = str(own / "cache")
     recipe["data"]["micro_batch"] = task["batch"]
     recipe["max_steps"] = warm_up + task["steps"] + 1
     options = {"warm_up": warm_up, "bare": True}
-    answer = measured_run(folder / "physical", recipe, options, threads=task["threads"])
+    answer = measured_run(own / "run", recipe, options, threads=task["threads"])
     rows = []
     for metric in ("processor_seconds", "seconds"):
         ours, bare = answer[metric], answer[f"bare_{metric}"]

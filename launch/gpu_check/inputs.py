@@ -18,6 +18,9 @@ from made_up import (
     write_teacher,
 )
 
+from distill.encoders.directory import load_encoder
+from distill.stream.stored_tokens import store_tokens
+
 #: Tokens of a sentence; two special ones and a marker are among them.
 LENGTH, SPECIAL = 32, 3
 WIDTHS = {True: (32, 64), False: (384, 768)}
@@ -59,6 +62,10 @@ def main() -> None:
     }.items():
         shards(folder, name).parent.mkdir()
         build_shards(sentence_pairs(words, lengths), shards(folder, name).parent)
+    # A budget of tokens asks how long each sentence is.
+    _, text = load_encoder(str(model(folder, WIDTHS[small][0])))
+    for side in ("source", "target"):
+        store_tokens(shards(folder, "varied"), side=side, tokenize=text.queries)
     write_rows(options.output, [])
 
 

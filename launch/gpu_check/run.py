@@ -34,13 +34,18 @@ PARTS = (
     Part("transport", "fused_transport.py", 120),
     Part("narrow step", "training_step.py", 75, ("--width", "0")),
     Part("wide step", "training_step.py", 75, ("--width", "1")),
-    # A budget of tokens in place of 64 pairs is one more of these, with that override at its end.
     Part("step on lengths of bitext", "training_step.py", 75, ("--lengths", "varied")),
+    Part(
+        "step by a budget of tokens",
+        "training_step.py",
+        75,
+        ("--lengths", "varied", "--by-tokens"),
+    ),
     Part("narrow step in TF32", "training_step.py", 75, ("--precision", "tf32")),
     Part("ZeRO-2 beside ZeRO-3", "training_step.py", 90, ("--sharded",)),
 )
 #: What the small form leaves out: the same program with other figures.
-ONLY_LARGE = ("step on lengths of bitext", "narrow step in TF32")
+ONLY_LARGE = ("wide step", "step on lengths of bitext", "narrow step in TF32")
 RANKS = "several devices"
 
 

@@ -40,6 +40,10 @@ def recipe_of(folder: Path, width: int, options: Any) -> dict[str, Any]:
     # Readers enough for a GPU; what they are short of shows in pairs a second.
     workers = 0 if options.small else 4
     recipe["data"] |= {"micro_batch": 8 if options.small else 64, "num_workers": workers}
+    if options.by_tokens:
+        pairs = recipe["data"]["micro_batch"]
+        budget = {"tokens_per_batch": pairs * LENGTH, "micro_batch": 8 * pairs}
+        recipe["data"] |= {**budget, "stored_tokens": True}
     recipe["max_steps"] = sum(STEPS[options.small])
     recipe["log_every_steps"] = 1 if options.losses else 10
     if options.precision == "bfloat16" and options.sharded:
@@ -130,6 +134,7 @@ def main() -> None:
     parser = part_arguments(__doc__)
     parser.add_argument("--width", type=int, choices=(0, 1), default=0, help="narrow or wide")
     parser.add_argument("--lengths", choices=("full", "varied"), default="full")
+    parser.add_argument("--by-tokens", action="store_true", help="as many tokens, not pairs")
     parser.add_argument("--precision", choices=("bfloat16", "tf32", "float32"), default="bfloat16")
     parser.add_argument("--sharded", action="store_true", help="by DeepSpeed")
     parser.add_argument("--losses", action="store_true", help="the loss of every step")
