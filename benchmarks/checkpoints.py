@@ -19,8 +19,8 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from made_up import build_shards, make_pairs, write_backbone
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from training import make_pairs, write_backbone
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
@@ -41,12 +41,7 @@ def prepare(folder: Path, options: argparse.Namespace) -> Path:
     encoder, text = load_encoder(str(folder / "backbone"), settings=settings)
     save_encoder(folder / "teacher", encoder, text)
     options.parameters = sum(weight.numel() for weight in encoder.parameters()) / 1e6
-    pairs = make_pairs(folder / "backbone", 2000, 32)
-    lines = "".join(f"{source}\t{target}\n" for source, target in pairs)
-    (folder / "sw-en.tsv").write_text(lines, encoding="utf-8")
-    build = ["-m", "data_shards", "build", str(folder / "shards"), "--pair"]
-    command = [sys.executable, *build, f"sw-en={folder / 'sw-en.tsv'}", "--quiet"]
-    subprocess.run(command, check=True, cwd=ROOT)
+    shards = build_shards(make_pairs(folder / "backbone", 2000, 32), folder)
     recipe = folder / "recipe.yaml"
     recipe.write_text(
         f"""
@@ -56,7 +51,7 @@ pairs: [sw-en]
 teacher: {folder / "teacher"}
 max_steps: {options.checkpoints * EVERY}
 log_every_steps: 1
-data: {{shards: [{folder / "shards"}], micro_batch: {options.micro_batch}}}
+data: {{shards: [{shards}], micro_batch: {options.micro_batch}}}
 student: {{freeze_embeddings: false}}
 optimizer: {{warmup_steps: 1}}
 checkpoint: {{every_steps: {EVERY}, keep_last: 1}}

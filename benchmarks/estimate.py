@@ -18,7 +18,8 @@ from types import SimpleNamespace
 from typing import Any
 
 import torch
-from training import make_pairs, run, write_backbone
+from made_up import make_pairs, write_backbone
+from training import run
 
 from distill.encoders.directory import load_encoder, save_encoder
 from distill.encoders.settings import TextSettings

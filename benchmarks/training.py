@@ -4,7 +4,11 @@ The same backbone, sentence pairs, batch, length, cores and trained parameters; 
 its own process and environment. Name the peers' interpreters in SENTENCE_TRANSFORMERS_PYTHON and
 PYLATE_PYTHON (`make test-roundtrips` makes them); a peer without one is left out.
 
-    python benchmarks/training.py [--quick] [--model DIRECTORY] [--json FILE]
+The physical row is a whole run's step, as `distill/train.py` makes it with stream, OT, optimizer
+and logging, against the bare backbone's forward and backward on the same tokens. Both take turns in
+one process, and the figure is the median of the turns' ratios.
+
+    python benchmarks/training.py [--quick] [--model DIRECTORY] [--physical] [--json FILE]
 
 With `--bitext FILE` (translation<TAB>English) also our own step by a budget of tokens against as
 many pairs in each micro-batch, at the file's real lengths.
@@ -15,7 +19,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import random
 import statistics
 import subprocess
 import sys
@@ -23,13 +26,9 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-import torch
-from tokenizers import Tokenizer, models, pre_tokenizers, processors
+from made_up import build_shards, make_pairs, write_backbone, write_teacher
+from real_run import measured_run, training_only
 from training_plans import compare_plans, write_random_bert
-from transformers import AutoTokenizer, BertConfig, BertModel, PreTrainedTokenizerFast
-
-from distill.encoders.directory import load_encoder, save_encoder
-from distill.encoders.settings import TextSettings
 
 PEERS = {
     "sentence_transformers": ("SENTENCE_TRANSFORMERS_PYTHON", "multilingual MSE"),
@@ -37,56 +36,9 @@ PEERS = {
 }
 #: With the teacher's cache at least this ratio of pairs per second, without it at least the other.
 WANTED = {True: 1.5, False: 1.0}
+#: A step takes at most so many times as long as forward and backward of its tokens.
+PHYSICAL_LIMIT = 1.08
 ROOT = Path(__file__).resolve().parent.parent
-
-
-def write_backbone(directory: Path, hidden: int, layers: int, words: int) -> None:
-    """A BERT with random weights over a vocabulary of made-up words."""
-    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "query", "document"]
-    names = special + [f"w{number}" for number in range(words)]
-    tokenizer = Tokenizer(
-        models.WordLevel({name: i for i, name in enumerate(names)}, unk_token="[UNK]")
-    )
-    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    tokenizer.post_processor = processors.TemplateProcessing(
-        single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
-    )
-    PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer,
-        pad_token="[PAD]",
-        unk_token="[UNK]",
-        cls_token="[CLS]",
-        sep_token="[SEP]",
-        mask_token="[MASK]",
-        model_max_length=512,
-    ).save_pretrained(directory)
-    torch.manual_seed(0)
-    config = BertConfig(
-        vocab_size=len(names),
-        hidden_size=hidden,
-        num_hidden_layers=layers,
-        num_attention_heads=max(1, hidden // 32),
-        intermediate_size=4 * hidden,
-    )
-    BertModel(config).save_pretrained(directory)
-
-
-def make_pairs(backbone: Path, num_pairs: int, length: int) -> list[tuple[str, str]]:
-    """Sentences of words that are one token each, as many as fit: no contender gets less text."""
-    tokenizer = AutoTokenizer.from_pretrained(backbone, trust_remote_code=False)
-    words = []
-    for token, number in sorted(tokenizer.get_vocab().items(), key=lambda item: item[1]):
-        word = token.lstrip("▁")
-        if word.isalnum() and tokenizer(word, add_special_tokens=False)["input_ids"] == [number]:
-            words.append(word)
-        if len(words) == 5000:
-            break
-    draw = random.Random(0)
-    room = length - 3  # First and last special token, and a marker.
-    return [
-        (" ".join(draw.choices(words, k=room)), " ".join(draw.choices(words, k=room)))
-        for _ in range(num_pairs)
-    ]
 
 
 def prepare(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
@@ -98,14 +50,9 @@ def prepare(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
             write_backbone(backbone, *size)
         else:
             write_random_bert(backbone, options.tokenizer, *size[:2])
-    settings = TextSettings(
-        query_length=options.length, document_length=options.length, skiplist_words=()
-    )
-    teacher, text = load_encoder(str(backbone), settings=settings)
-    save_encoder(folder / "teacher", teacher, text)
     return {
         "backbone": str(backbone),
-        "teacher": str(folder / "teacher"),
+        "teacher": str(write_teacher(backbone, folder / "teacher", options.length)),
         "pairs": make_pairs(backbone, 4 * options.batch, options.length),
         "batch": options.batch,
         "length": options.length,
@@ -158,10 +105,35 @@ def compared(case: str, cached: bool, found: dict[str, Any]) -> list[dict[str, A
     return rows
 
 
+def physical(task: dict[str, Any], folder: Path) -> list[dict[str, Any]]:
+    """A run's step over the bare backbone's; the teacher is looked up, so only the student runs."""
+    own = folder / "whole-run"
+    own.mkdir()
+    shards = build_shards(task["pairs"], own)
+    recipe = training_only(own, Path(task["teacher"]), shards)
+    warm_up = 6  # The teacher's cache is full by then: there are four batches.
+    recipe["teacher_cache"] = str(own / "cache")
+    recipe["data"]["micro_batch"] = task["batch"]
+    recipe["max_steps"] = warm_up + task["steps"] + 1
+    options = {"warm_up": warm_up, "bare": True}
+    answer = measured_run(own / "run", recipe, options, threads=task["threads"])
+    rows = []
+    for metric in ("processor_seconds", "seconds"):
+        ours, bare = answer[metric], answer[f"bare_{metric}"]
+        ratio = statistics.median(a / b for a, b in zip(ours, bare, strict=True))
+        rows.append(
+            {"case": "whole run", "metric": f"step's {metric.replace('_', ' ')}",
+             "ours": statistics.median(ours), "peer": "bare forward, backward",
+             "peer_value": statistics.median(bare), "ratio": ratio,
+             "target": PHYSICAL_LIMIT, "met": ratio <= PHYSICAL_LIMIT}
+        )  # fmt: skip
+    return rows
+
+
 def measure(options: argparse.Namespace) -> list[dict[str, Any]]:
-    """Rows with and without the teacher's side done beforehand."""
+    """Rows with and without the teacher's side done beforehand, and the physical one."""
     interpreters = {"ours": sys.executable}
-    for name, (variable, _) in PEERS.items():
+    for name, (variable, _) in () if options.physical else PEERS.items():
         if os.environ.get(variable):
             interpreters[name] = os.environ[variable]
         else:
@@ -170,7 +142,9 @@ def measure(options: argparse.Namespace) -> list[dict[str, Any]]:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         task = prepare(folder, options)
-        for cached in (True, False) if len(interpreters) > 1 else ():
+        rows += physical(task, folder)
+        compares = len(interpreters) > 1 and not options.physical
+        for cached in (True, False) if compares else ():
             found = {
                 contender: run(contender, interpreter, {**task, "cached": cached}, folder)
                 for contender, interpreter in interpreters.items()
@@ -186,6 +160,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="a tiny model and few steps")
     parser.add_argument("--model", type=Path, help="a backbone's directory; a random BERT if none")
+    parser.add_argument("--physical", action="store_true", help="the physical row alone")
     parser.add_argument("--tokenizer", type=Path, help="a model's; its text for a random BERT")
     parser.add_argument("--bitext", type=Path, help="translation<TAB>English, 4,096 lines or more")
     parser.add_argument("--every", type=int, default=4, help="of its micro-batches, those timed")
@@ -202,8 +177,8 @@ def main() -> None:
     for row in rows:
         verdict = "" if row["met"] is None else f"{row['target']:6}" + " MISSED" * (not row["met"])
         print(
-            f"{row['case']:16} {row['metric']:27} {row['ours']:8.1f} {row['peer']:22}"
-            f" {row['peer_value']:8.1f} {row['ratio']:5.2f} {verdict}"
+            f"{row['case']:16} {row['metric']:27} {row['ours']:8.3g} {row['peer']:22}"
+            f" {row['peer_value']:8.3g} {row['ratio']:5.2f} {verdict}"
         )
     if options.json:
         options.json.write_text(json.dumps(rows, indent=2) + "\n")

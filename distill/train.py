@@ -23,11 +23,11 @@ from distill.distributed import collectives
 from distill.distributed.agreement import on_main, require_equal
 from distill.distributed.deepspeed_json import BatchShape
 from distill.distributed.environment import uses_deepspeed
+from distill.distributed.precision_line import precision_line
 from distill.distributed.process import end_process, prepare_process, warn_of_crowded_cores
 from distill.distributed.zero import (
     Engines,
     optimizer_state_elements,
-    precision_line,
     resident_elements,
     start_accelerator,
 )
@@ -92,7 +92,9 @@ def run(recipe: Recipe) -> bool:
     main, directory = collectives.rank() == 0, recipe.run_directory
     if main:
         save_settings(recipe, directory / "config.yaml")
-        print(precision_line(accelerator, parts.engines, recipe.launch.tf32), flush=True)
+        encoders = {"student": parts.engines.student, "teacher": parts.engines.teacher}
+        tf32, optimizer = recipe.launch.tf32, parts.engines.optimizer
+        print(precision_line(accelerator, encoders, optimizer, tf32), flush=True)
     warn_of_crowded_cores()
     _report_sharding(parts.engines, parts.state)
     on_board = main and TENSORBOARD in recipe.trackers

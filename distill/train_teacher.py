@@ -35,6 +35,7 @@ from distill.distributed.optimizer import (
     set_dropout,
     set_learning_rate,
 )
+from distill.distributed.precision_line import precision_line
 from distill.distributed.process import end_process, prepare_process
 from distill.distributed.zero import check_world, gathered_weights, start_accelerator
 from distill.encoders.directory import check_model_source, load_encoder
@@ -127,6 +128,9 @@ def train_teacher(recipe: TeacherRecipe) -> bool:
     module, optimizer = accelerator.prepare(
         _BothSides(encoder), build_optimizer(encoder, recipe.optimizer)
     )
+    if collectives.rank() == 0:
+        tf32 = recipe.launch.tf32
+        print(precision_line(accelerator, {"teacher": module}, optimizer, tf32), flush=True)
     state = _resume(recipe, accelerator)
     if state.step == 0:
         # The projection is drawn alike on all ranks; from here on dropout masks differ.

@@ -243,21 +243,6 @@ def engine_grad_norm(engine: Any) -> float:
     return 0.0 if norm is None else float(norm)
 
 
-def precision_line(accelerator: Accelerator, engines: Engines, tf32: bool) -> str:
-    """What is computed in which precision, as a line for the log."""
-    student, teacher = (
-        str(next(module.parameters()).dtype).removeprefix("torch.")
-        for module in (engines.student, engines.teacher)
-    )
-    if student == "float32" and accelerator.mixed_precision != "no":
-        student = f"float32 under {accelerator.mixed_precision} autocast"
-    by = "TF32" if tf32 and accelerator.device.type == "cuda" else "float32"
-    return (
-        f"precision: student {student}, teacher {teacher}, their float32 products by {by}; "
-        "costs, solves and scores full float32"
-    )
-
-
 def is_partitioned(module: nn.Module) -> bool:
     """Whether ranks hold partitions of the module's weights (ZeRO-3)."""
     return any(hasattr(parameter, "ds_tensor") for parameter in module.parameters())

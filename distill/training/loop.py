@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 import torch
 from accelerate import Accelerator
 from torch import Tensor
+from torch.nn.utils import get_total_norm
 
 from distill.checkpoints.checkpoint import TrainState
 from distill.checkpoints.saver import Saver
@@ -192,6 +193,7 @@ def _optimizer_step(training: Training, means: RunningMeans, throughput: Through
         _count_failure(training, micros)
         # The whole step again, on the micro-batches that follow.
         source.end_step(stepped=False)
+    _clip(training, grad_norm)
     training.engines.optimizer.step()
     training.engines.optimizer.zero_grad()
     training.failures.clear()
@@ -228,7 +230,7 @@ def _accumulating(training: Training, is_last: bool) -> Iterator[None]:
 
 
 def _backward(training: Training, loss: Tensor, share: float) -> Tensor | float:
-    """Backward from share x loss and, at an accumulation's end, clipping; the norm before, or 0.
+    """Backward from share x loss; at an accumulation's end the norm before clipping, or 0.
 
     The norm is the only thing that the host waits for in a step. It is that of the gradients of all
     ranks, so that what is not finite on one is found by all; a loss that is not finite is made so
@@ -244,5 +246,17 @@ def _backward(training: Training, loss: Tensor, share: float) -> Tensor | float:
         return 0.0
     if engines.zero_stage is not None:
         return engine_grad_norm(engines.student)
-    limit = training.recipe.optimizer.max_grad_norm or float("inf")
-    return accelerator.clip_grad_norm_(engines.student.parameters(), limit)
+    accelerator.unscale_gradients()
+    return get_total_norm(_gradients(training))
+
+
+def _clip(training: Training, norm: float) -> None:
+    """Scale gradients longer than the recipe wants; others cost no pass. Engines have clipped."""
+    limit = training.recipe.optimizer.max_grad_norm
+    if training.engines.zero_stage is None and limit and norm > limit:
+        torch._foreach_mul_(_gradients(training), limit / (norm + 1e-6))
+
+
+def _gradients(training: Training) -> list[Tensor]:
+    parameters = training.engines.student.parameters()
+    return [parameter.grad for parameter in parameters if parameter.grad is not None]
