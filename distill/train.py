@@ -80,8 +80,7 @@ def run(recipe: Recipe) -> bool:
     )
     accelerator = start_accelerator(recipe.launch, shape)
     require_equal("recipe", settings_hash(recipe))
-    if collectives.world_size() > 1:
-        require_shards(found)
+    require_shards(found)
     trackers = on_main(lambda: start_trackers(recipe)) or []
     torch.manual_seed(recipe.seed)
     parts = build_parts(recipe, accelerator, found)

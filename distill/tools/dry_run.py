@@ -23,8 +23,9 @@ from distill.distributed import collectives
 from distill.distributed.agreement import once_on_node, require_equal, together
 from distill.distributed.deepspeed_json import BatchShape
 from distill.distributed.environment import uses_deepspeed
+from distill.distributed.precision_line import precision_line
 from distill.distributed.process import local_world_size
-from distill.distributed.zero import precision_line, start_accelerator
+from distill.distributed.zero import start_accelerator
 from distill.encoders.backbone import load_config
 from distill.encoders.layouts import local_directory, read_layout
 from distill.encoders.projection import projection_width
@@ -45,6 +46,7 @@ from distill.training.checks import check_inputs
 from distill.training.loop import Training, train
 from distill.training.pair_encoding import PairEncoder
 from distill.training.steps import BitextSteps
+from distill.training.streams import Found, require_shards
 from distill.training.student_start import check_model_files, load_texts, teacher_width
 from distill.training.transport_pictures import PlanPictures
 
@@ -60,25 +62,26 @@ def dry_run(recipe: Recipe) -> bool:
     Raises:
         InputError: what would have stopped the run, its memory included.
     """
-    check_inputs(recipe, writes=False)
+    found = check_inputs(recipe, writes=False)
     _check_student(recipe)
     with TemporaryDirectory(prefix="distill-dry-run-") as folder:
         # Before the engines: with ZeRO-3 in force, transformers partitions every model it makes.
         small, left_out = _small_recipe(recipe, Path(folder))
-        _try(recipe, small)
+        _try(recipe, small, found)
     if left_out:
         _say(f"not tried: {', '.join(left_out)}")
     _say(f"in order; nothing was written to {recipe.run_directory}")
     return True
 
 
-def _try(recipe: Recipe, small: Recipe) -> None:
+def _try(recipe: Recipe, small: Recipe, found: Found) -> None:
     """Connect, compare files and memory, and make the step. Collective."""
     shape = BatchShape(
         recipe.data.micro_batch, recipe.data.accumulation_steps, recipe.optimizer.max_grad_norm
     )
     accelerator = start_accelerator(recipe.launch, shape)
     require_equal("recipe", settings_hash(recipe))
+    require_shards(found)
     require_equal("teacher", once_on_node(lambda: check_model_files(recipe)))
     _say("recipe and files: as they must be")
     engine = "DeepSpeed" if uses_deepspeed() else "no DeepSpeed"
@@ -204,7 +207,9 @@ def _make_step(recipe: Recipe, accelerator: Accelerator) -> float:
     """Build the run's parts and train one step; seconds of the step. Collective."""
     parts = build_parts(recipe, accelerator)
     if collectives.rank() == 0:
-        print(precision_line(accelerator, parts.engines, recipe.launch.tf32), flush=True)
+        encoders = {"student": parts.engines.student, "teacher": parts.engines.teacher}
+        optimizer, tf32 = parts.engines.optimizer, recipe.launch.tf32
+        print(precision_line(accelerator, encoders, optimizer, tf32), flush=True)
     folder, stop = recipe.run_directory, StopFlag()
     curves = Curves(folder, False)
     texts = (parts.student_text, parts.teacher_text)
