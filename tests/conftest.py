@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -13,6 +14,8 @@ from pathlib import Path
 
 import pytest
 import small_disk as mounting
+
+from distill.survival.stopping import SIGNALS
 
 if shutil.which("nvidia-smi") is None:
     # Before any library loads Triton: without a GPU its interpreter runs the kernels.
@@ -147,6 +150,15 @@ def build_shards(bitext: Path, output: Path) -> None:
         check=True,
         cwd=ROOT,
     )
+
+
+@pytest.fixture(autouse=True)
+def signals_as_before():
+    """A run in this process ends by ignoring signals, and what ignores them passes that on."""
+    before = {number: signal.getsignal(number) for number in (*SIGNALS, signal.SIGALRM)}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 @pytest.fixture(scope="session")

@@ -21,6 +21,7 @@ from data_shards.__main__ import main as shards_command
 from distill.checkpoints.resuming import newest_intact
 from distill.embedding.cached_encoding import encode_cached
 from distill.embedding.embedding_cache import EmbeddingCache
+from distill.embedding.fixed_shapes import TeacherSide
 from distill.embedding.teacher_cache import TeacherCache
 from distill.encoders.directory import load_encoder
 from distill.errors import InputError
@@ -69,9 +70,14 @@ def teacher_cache(world, root: Path) -> Derived:
         encoded.append(len(tokens))
         return encoder(tokens.input_ids, tokens.attention_mask)
 
+    length = text.settings.document_length
+    side = TeacherSide(encode, text.documents, length, text.tokenizer.pad_token_id)
+
     def read():
         encoded.clear()
-        cache = TeacherCache.build(root, "key", TEXTS, encode, text.documents, 2, "cpu")
+        cache = TeacherCache.open(root, "key", side, "cpu")
+        cache.include(TEXTS)
+        cache.keep()
         return cache.mean_vectors(TEXTS).tolist(), bool(encoded)
 
     read()

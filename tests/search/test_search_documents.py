@@ -63,7 +63,8 @@ def trec(root, suffix=""):
 def test_search_finds_what_evaluation_finds(tmp_path, tiny_world, write, suffix):
     root = write(tmp_path / "c", suffix)
     teacher = ["--teacher", str(tiny_world.teacher)]
-    evaluation(["evaluate", str(root), *teacher, "--output", str(tmp_path / "out")])
+    options = [*teacher, "--precision", "float32", "--output", str(tmp_path / "out")]
+    evaluation(["evaluate", str(root), *options])
     (file,) = (tmp_path / "out/c/step-0").glob("teacher_zero_shot.*.run")
     (expected,) = read_run(file).values()
     searcher, _ = build_searcher(parse_arguments([str(root), *teacher]))
