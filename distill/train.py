@@ -80,7 +80,8 @@ def run(recipe: Recipe) -> bool:
     )
     accelerator = start_accelerator(recipe.launch, shape)
     require_equal("recipe", settings_hash(recipe))
-    require_shards(found)
+    if collectives.world_size() > 1:  # Alone, `check_inputs` has looked.
+        require_shards(found)
     trackers = on_main(lambda: start_trackers(recipe)) or []
     torch.manual_seed(recipe.seed)
     parts = build_parts(recipe, accelerator, found)

@@ -81,7 +81,8 @@ def _try(recipe: Recipe, small: Recipe, found: Found) -> None:
     )
     accelerator = start_accelerator(recipe.launch, shape)
     require_equal("recipe", settings_hash(recipe))
-    require_shards(found)
+    if collectives.world_size() > 1:
+        require_shards(found)
     require_equal("teacher", once_on_node(lambda: check_model_files(recipe)))
     _say("recipe and files: as they must be")
     engine = "DeepSpeed" if uses_deepspeed() else "no DeepSpeed"

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
-from distill.distributed import collectives
 from distill.distributed.agreement import place_on_node, together
 from distill.recipe.recipe import Recipe
 from distill.stream.batch import Tokenize
@@ -52,13 +51,9 @@ def build_stream(
 def require_shards(found: Found) -> None:
     """Check that the shards' files are there; the ranks of a node divide them. Collective.
 
-    A rank that is alone has looked at them already, see `check_inputs`.
-
     Raises:
         InputError: on all ranks, naming a shard that is gone or cut off.
     """
-    if collectives.world_size() == 1:
-        return
     part, num_parts = place_on_node()
     with together():
         require_files(found, part, num_parts)

@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 from accelerate.state import AcceleratorState, GradientState
+from deepspeed.utils import groups
 
 import distill.train
 import distill.training.steps
@@ -78,6 +79,7 @@ def main() -> None:
     for case, (mixed, overrides, sharded) in json.loads(cases.read_text()).items():
         AcceleratorState._reset_state(True)
         GradientState._reset_state()
+        groups._ZERO_PARAM_INTRA_PARALLEL_GROUP = None  # Made once a process.
         os.environ["ACCELERATE_MIXED_PRECISION"] = mixed
         if sharded:
             os.environ.update(WORLD, ACCELERATE_USE_DEEPSPEED="true")
